@@ -1,0 +1,66 @@
+"""convatlas: the classic convolutional networks, made real.
+
+>>> import convatlas
+>>> run = convatlas.train("lenet5", data="digits", image_size=28)  # doctest: +SKIP
+>>> convatlas.load(run.path).predict("seven.png")  # doctest: +SKIP
+
+Importing this package is cheap: torch is loaded at the first use of a name that needs it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convatlas.api import evaluate, load, train
+    from convatlas.data import open_source
+    from convatlas.errors import ConvatlasError
+    from convatlas.models import Classifier, create_model, list_models
+    from convatlas.runs import Prediction, Run
+    from convatlas.training.metrics import Evaluation
+    from convatlas.training.recipe import Recipe, list_recipes, load_recipe
+
+__all__ = [
+    "Classifier",
+    "ConvatlasError",
+    "Evaluation",
+    "Prediction",
+    "Recipe",
+    "Run",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "list_recipes",
+    "load",
+    "load_recipe",
+    "open_source",
+    "train",
+]
+
+_HOMES = {
+    "Classifier": "models",
+    "ConvatlasError": "errors",
+    "Evaluation": "training.metrics",
+    "Prediction": "runs",
+    "Recipe": "training.recipe",
+    "Run": "runs",
+    "create_model": "models",
+    "evaluate": "api",
+    "list_models": "models",
+    "list_recipes": "training.recipe",
+    "load": "api",
+    "load_recipe": "training.recipe",
+    "open_source": "data",
+    "train": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'convatlas' has no attribute {name!r}")
+    return getattr(import_module(f"convatlas.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,25 @@
+"""What every test shares: a cache and a home of its own, so that no test sees what another, or the user, left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session's tests: decoding `digits` once is enough."""
+    cache = tmp_path_factory.mktemp("cache")
+    os.environ["CONVATLAS_CACHE"] = str(cache)
+    return cache
+
+
+@pytest.fixture
+def test_data() -> Path:
+    """The folder with the larger data sets; tests that need one skip where it is absent."""
+    folder = Path(os.environ.get("CONVATLAS_TEST_DATA", "no-such-folder"))
+    if not folder.is_dir():
+        pytest.skip("needs larger data sets: set CONVATLAS_TEST_DATA to their folder")
+    return folder
