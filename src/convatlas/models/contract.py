@@ -1,0 +1,127 @@
+"""What every classifier answers, whatever its family; tests/models/test_contract.py holds every network to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from convatlas.layers import initialize
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a layer of the paper is found: the module whose output it is, and that output's shape without the batch.
+
+    A convolution's or dense layer's tap is what the paper calls the layer's output: after its non-linearity.
+    """
+
+    module: str
+    shape: tuple[int, ...]
+
+
+class Classifier(nn.Module):
+    """Images in, logits out: float [N, in_channels, H, W] -> float [N, num_classes].
+
+    >>> from convatlas.models import create_model
+    >>> model = create_model("lenet5", num_classes=10)
+    >>> model(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    >>> feature_map = model.features(torch.zeros(2, 1, 28, 28))
+    >>> feature_map.shape, model.head(feature_map).shape
+    (torch.Size([2, 16, 5, 5]), torch.Size([2, 10]))
+    >>> model.taps["s4"]
+    Tap(module='features.s4', shape=(16, 5, 5))
+    """
+
+    features: Callable[[torch.Tensor], torch.Tensor]
+    """Images [N, in_channels, H, W] -> the last feature map [N, C, h, w]; a module or a method."""
+
+    taps: Mapping[str, Tap]
+    """The paper's name of each inner layer -> where it is. Shapes hold for images of ``image_size``. The logits, which
+    are what the network returns, have no tap."""
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.image_size = image_size
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Feature map [N, C, h, w] -> logits [N, num_classes]."""
+        raise NotImplementedError
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, in_channels, H, W] -> logits [N, num_classes]."""
+        return self.head(self.features(images))
+
+    def replace_head(self, num_classes: int) -> None:
+        """Put a fresh output layer for ``num_classes`` in place of the old one; all other weights stay.
+
+        >>> from convatlas.models import create_model
+        >>> model = create_model("lenet5")
+        >>> model.replace_head(3)
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 3])
+        """
+        raise NotImplementedError
+
+    def initialize(self) -> None:
+        """Set every parameter and every buffer to where training starts from, on whatever device they are.
+
+        A network is built without memory (see ``outline_model``), so what this leaves out is never set at all.
+        """
+        raise NotImplementedError
+
+
+class ConvDenseClassifier(Classifier):
+    """Convolutions, then dense layers: the plan of every network from 1998 to VGG.
+
+    A family sets ``features``, ``avgpool`` (what brings the feature map to the size that the dense layers take),
+    ``classifier`` and ``taps``, says in ``output_layers`` which layers depend on the number of classes, and ends its
+    constructor's ``classifier`` with ``put_output_layers``.
+    """
+
+    avgpool: nn.Module
+    classifier: nn.Sequential
+    output_names: tuple[str, ...]
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Feature map [N, C, h, w] -> logits [N, num_classes]."""
+        logits: torch.Tensor = self.classifier(torch.flatten(self.avgpool(feature_map), start_dim=1))
+        return logits
+
+    def output_layers(self, num_classes: int) -> dict[str, nn.Module]:
+        """Name in ``classifier`` -> layer, for the layers at its end that depend on the number of classes."""
+        raise NotImplementedError
+
+    def put_output_layers(self, num_classes: int) -> None:
+        """Add the output layers to ``classifier``; those of a name that is there already take its place."""
+        layers = self.output_layers(num_classes)
+        for name, layer in layers.items():
+            self.classifier.add_module(name, layer.train(self.training))
+        self.output_names = tuple(layers)
+
+    def replace_head(self, num_classes: int) -> None:
+        """Put a fresh output layer for ``num_classes`` in place of the old one; all other weights stay."""
+        like = next(self.parameters())
+        self.num_classes = num_classes
+        self.put_output_layers(num_classes)
+        self.initialize_output()
+        self.classifier.to(like.device, like.dtype)
+
+    def initialize_output(self) -> None:
+        """Small weights in the output layer: training starts near equal probabilities, at a loss of ln(classes)."""
+        for name in self.output_names:
+            initialize(self.classifier.get_submodule(name), "normal", std=0.01)
+
+    def initialize(self) -> None:
+        """he_normal in convolutions and hidden layers: with it a plain ReLU network of any depth here learns."""
+        for layer in self.modules():
+            reset = getattr(layer, "reset_parameters", None)  # of normalisation, and of layers that a family has alone
+            if callable(reset) and not isinstance(layer, nn.Conv2d | nn.Linear):
+                reset()
+        initialize(self, "he_normal")
+        self.initialize_output()

@@ -1,0 +1,198 @@
+"""Name -> network: the list of everything ``create_model`` can make, and what is known of each without making it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+import torch
+
+from convatlas.errors import ConvatlasError, ImageSizeError, unknown_name
+from convatlas.models.contract import Classifier
+
+
+class Builder(Protocol):
+    """Makes a network of the size asked for, its weights not yet initialised."""
+
+    def __call__(self, *, num_classes: int, in_channels: int, image_size: int) -> Classifier:  # noqa: D102
+        ...
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One registered network. Sizes are sides of square images, in pixels."""
+
+    name: str
+    family: str
+    year: int | None  # None: no paper, no date
+    paper: str
+    image_size: int
+    in_channels: int
+    num_classes: int
+    minimum_size: int
+    minimum_reason: str  # completes "needs images of at least 32x32 (...)"
+    recipe: str  # name of the training recipe it takes when none is given
+    build: Builder
+
+
+class ModelDescription(TypedDict):
+    """What ``convatlas models --json`` prints of a network, built at its own size."""
+
+    name: str
+    family: str
+    year: int | None
+    paper: str
+    image_size: int
+    minimum_size: int
+    in_channels: int
+    num_classes: int
+    parameters: int
+    buffers: int
+    recipe: str
+
+
+_ENTRIES: dict[str, ModelEntry] = {}
+
+
+def register(entry: ModelEntry) -> None:
+    """Add a network to the registry; a family's file does this when it is imported."""
+    if entry.name in _ENTRIES:
+        raise ValueError(f"two models are named {entry.name!r}")
+    _ENTRIES[entry.name] = entry
+
+
+def model_entry(name: str) -> ModelEntry:
+    """What the registry knows of a network.
+
+    >>> model_entry("vgg16").paper
+    'Simonyan & Zisserman 2014, arXiv 1409.1556'
+
+    Raises:
+        UnknownNameError: no network has that name; the nearest are named.
+    """
+    if name not in _ENTRIES:
+        raise unknown_name("model", name, _ENTRIES, see="convatlas models")
+    return _ENTRIES[name]
+
+
+def list_models(family: str | None = None) -> list[str]:
+    """The registered names, oldest family first, all of them or one family's.
+
+    >>> list_models("alexnet")
+    ['alexnet_2012', 'alexnet', 'alexnet_mnist']
+
+    Raises:
+        UnknownNameError: no family has that name.
+    """
+    families = {entry.family for entry in _ENTRIES.values()}
+    if family is not None and family not in families:
+        raise unknown_name("model family", family, families)
+    return [name for name, entry in _ENTRIES.items() if family in (None, entry.family)]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+) -> Classifier:
+    """A network with fresh weights, ready to train.
+
+    What is left out is the network's own (``model_entry(name)``). With ``seed`` the weights are always the same and
+    torch's random state is as it was before.
+
+    >>> model = create_model("vgg11_bn_cifar", num_classes=7, image_size=64, seed=0)
+    >>> model(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 7])
+
+    Raises:
+        UnknownNameError: no network has that name; the nearest are named.
+        ImageSizeError: the network cannot take images that small; says the smallest, and which networks can.
+        ConvatlasError: a number of classes or channels below 1.
+    """
+    model = outline_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    model.to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
+        model.initialize()
+    return model
+
+
+def outline_model(
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+) -> Classifier:
+    """A network on torch's meta device: every shape, and no memory for weights.
+
+    Saved weights go in without the cost of initialising what they replace:
+
+    >>> model = outline_model("lenet5")
+    >>> weights = create_model("lenet5").state_dict()
+    >>> model.load_state_dict(weights, assign=True)
+    <All keys matched successfully>
+
+    Raises:
+        UnknownNameError, ImageSizeError, ConvatlasError: as ``create_model``.
+    """
+    entry = model_entry(name)
+    size = entry.image_size if image_size is None else image_size
+    classes = entry.num_classes if num_classes is None else num_classes
+    channels = entry.in_channels if in_channels is None else in_channels
+    _check_size(entry, size)
+    _check_positive(name, "num_classes", classes)
+    _check_positive(name, "in_channels", channels)
+    with torch.device("meta"):
+        return entry.build(num_classes=classes, in_channels=channels, image_size=size)
+
+
+def describe_models(family: str | None = None) -> list[ModelDescription]:
+    """What is known of each network, with its parameters counted and no memory taken.
+
+    >>> describe_models("lenet")[0]["parameters"]
+    60000
+
+    ``parameters`` are the trainable ones; ``buffers`` the floating-point numbers that come with them and are not
+    trained (running means and variances of batch normalisation, LeNet-5's output codes).
+    """
+    return [_describe(model_entry(name)) for name in list_models(family)]
+
+
+def _describe(entry: ModelEntry) -> ModelDescription:
+    model = outline_model(entry.name)
+    return ModelDescription(
+        name=entry.name,
+        family=entry.family,
+        year=entry.year,
+        paper=entry.paper,
+        image_size=entry.image_size,
+        minimum_size=entry.minimum_size,
+        in_channels=entry.in_channels,
+        num_classes=entry.num_classes,
+        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        buffers=sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
+        recipe=entry.recipe,
+    )
+
+
+def _check_size(entry: ModelEntry, size: int) -> None:
+    if size >= entry.minimum_size:
+        return
+    able = [other for other in _ENTRIES.values() if other.minimum_size <= size]
+    nearest = min(able, key=lambda other: _distance(entry, other, size), default=None)
+    instead = f", or {nearest.name}" if nearest else ""
+    raise ImageSizeError(
+        f"{entry.name} needs images of at least {entry.minimum_size}x{entry.minimum_size} ({entry.minimum_reason}); "
+        f"received {size}x{size}. Use --image-size {entry.minimum_size}{instead}"
+    )
+
+
+def _distance(wanted: ModelEntry, other: ModelEntry, size: int) -> tuple[bool, bool, int]:
+    """How far another network is from the one wanted: by family, then by channels, then by the size it is made for."""
+    return (other.family != wanted.family, other.in_channels != wanted.in_channels, abs(other.image_size - size))
+
+
+def _check_positive(name: str, what: str, received: int) -> None:
+    if received < 1:
+        raise ConvatlasError(f"{name} needs {what} of at least 1; received {received}")

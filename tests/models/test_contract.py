@@ -1,0 +1,193 @@
+"""Every registered network answers the contract.
+
+What is about shapes runs on torch's meta device, at each network's own image size; what is about numbers runs at the
+smallest. Numbers in networks of more than 50 million parameters take seconds a test, so CI alone runs those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from convatlas.errors import ImageSizeError
+from convatlas.models import Classifier, create_model, describe_models, list_models, model_entry, outline_model
+
+BATCH, CLASSES = 2, 7
+LARGE = {model["name"] for model in describe_models() if model["parameters"] > 50e6}
+
+
+def images(name: str, size: int, channels: int | None = None, device: str = "cpu") -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (BATCH, channels or model_entry(name).in_channels, size, size)
+    return torch.randn(shape, generator=generator).to(device)
+
+
+every_name = pytest.mark.parametrize("name", list_models())
+
+
+@every_name
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_at_its_own_size_gives_one_logit_a_class(name: str, training: bool) -> None:
+    model, entry = outline_model(name).train(training), model_entry(name)
+    assert model(images(name, entry.image_size, device="meta")).shape == (BATCH, entry.num_classes)
+    own = (model.num_classes, model.in_channels, model.image_size)
+    assert own == (entry.num_classes, entry.in_channels, entry.image_size)
+
+
+@every_name
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_number_of_channels(name: str, channels: int) -> None:
+    size = model_entry(name).minimum_size
+    model = outline_model(name, num_classes=CLASSES, in_channels=channels, image_size=size)
+    assert model(images(name, size, channels, device="meta")).shape == (BATCH, CLASSES)
+
+
+@every_name
+def test_every_parameter_is_a_part_of_the_logits(name: str) -> None:
+    model, entry = outline_model(name), model_entry(name)
+    logits = model(images(name, entry.image_size, device="meta"))
+    gradients = torch.autograd.grad(logits.sum(), list(model.parameters()), allow_unused=True)
+    unused = [key for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True) if gradient is None]
+    assert not unused
+
+
+@every_name
+def test_taps_give_the_shapes_they_claim(name: str) -> None:
+    model = outline_model(name)
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def watch(tap: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        return lambda _module, _inputs, output: seen.update({tap: tuple(output.shape[1:])})
+
+    for tap, place in model.taps.items():
+        model.get_submodule(place.module).register_forward_hook(watch(tap))
+    model(images(name, model.image_size, device="meta"))
+    assert seen == {tap: place.shape for tap, place in model.taps.items()}
+    assert len({place.module for place in model.taps.values()}) == len(model.taps) > 0
+
+
+@every_name
+def test_one_pixel_below_the_smallest_size_is_an_error(name: str) -> None:
+    smallest = model_entry(name).minimum_size
+    with pytest.raises(ImageSizeError) as caught:
+        create_model(name, image_size=smallest - 1)
+    message = str(caught.value)
+    assert message.startswith(f"{name} needs images of at least {smallest}x{smallest} (")
+    assert f"received {smallest - 1}x{smallest - 1}. Use --image-size {smallest}" in message
+    assert "\n" not in message
+
+
+@every_name
+def test_the_smallest_size_is_no_larger_than_it_must_be(name: str) -> None:
+    """Built one pixel below in spite of the check, the network cannot run, or has a dense layer without inputs."""
+    entry = model_entry(name)
+    small = entry.minimum_size - 1
+    with pytest.raises((RuntimeError, UserWarning)), torch.device("meta"):
+        model = entry.build(num_classes=CLASSES, in_channels=entry.in_channels, image_size=small)
+        model(images(name, small, device="meta"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in list_models()],
+)
+def numbers(request: pytest.FixtureRequest) -> tuple[str, Classifier, torch.Tensor]:
+    """A network with weights at its smallest size, and images. Memory that ``initialize`` did not set holds NaN."""
+    name = request.param
+    size = model_entry(name).minimum_size
+    torch.use_deterministic_algorithms(True)  # torch then fills new memory with NaN
+    try:
+        model = create_model(name, num_classes=CLASSES, image_size=size, seed=0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return name, model, images(name, size)
+
+
+Numbers = tuple[str, Classifier, torch.Tensor]
+
+
+def copy_of(name: str, model: Classifier) -> Classifier:
+    """The same network on the same tensors."""
+    copy = outline_model(name, num_classes=CLASSES, image_size=model.image_size)
+    copy.load_state_dict(model.state_dict(), strict=True, assign=True)
+    return copy.eval()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_numbers(numbers: Numbers, training: bool) -> None:
+    _, model, batch = numbers
+    with torch.no_grad():
+        logits = model.train(training)(batch)
+    assert logits.shape == (BATCH, CLASSES)
+    assert logits.isfinite().all()
+
+
+def test_initialize_sets_every_parameter_and_buffer(numbers: Numbers) -> None:
+    _, model, _ = numbers
+    assert [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()] == []
+
+
+def test_the_same_seed_gives_the_same_weights(numbers: Numbers) -> None:
+    name, model, _ = numbers
+    again = create_model(name, num_classes=CLASSES, image_size=model.image_size, seed=0)
+    assert [
+        key for key, weights in again.named_parameters() if not torch.equal(weights, model.get_parameter(key))
+    ] == []
+
+
+def test_a_gradient_reaches_every_parameter(numbers: Numbers) -> None:
+    _, model, batch = numbers
+    torch.manual_seed(0)  # dropout
+    loss = F.cross_entropy(model.train()(batch), torch.tensor([0, CLASSES - 1]))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        assert gradient.isfinite().all(), key
+        assert gradient.any() or is_bias_before_batch_norm(model, key), key
+
+
+def is_bias_before_batch_norm(model: Classifier, key: str) -> bool:
+    """Batch normalisation takes away the bias before it, so that its gradient is nothing but rounding."""
+    path, _, kind = key.rpartition(".")
+    sequence, _, place = path.rpartition(".")
+    if kind != "bias" or not place.isdigit():
+        return False
+    following = dict(model.get_submodule(sequence).named_children()).get(str(int(place) + 1))
+    return isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d)
+
+
+def test_forward_is_the_head_of_the_features(numbers: Numbers) -> None:
+    _, model, batch = numbers
+    model.eval()
+    with torch.no_grad():
+        feature_map = model.features(batch)
+        assert feature_map.dim() == 4
+        torch.testing.assert_close(model.head(feature_map), model(batch), rtol=0, atol=0)
+
+
+def test_state_dict_goes_round_strictly(numbers: Numbers) -> None:
+    name, model, batch = numbers
+    copy = copy_of(name, model)
+    assert not any(tensor.is_meta for tensor in [*copy.parameters(), *copy.buffers()])
+    with torch.no_grad():
+        torch.testing.assert_close(copy(batch), model.eval()(batch), rtol=0, atol=0)
+
+
+def test_replace_head_changes_the_output_layer_and_nothing_else(numbers: Numbers) -> None:
+    name, model, batch = numbers
+    copy = copy_of(name, model)
+    copy.replace_head(3)
+    assert not any(layer.training for layer in copy.modules())
+    before, after = model.state_dict(), copy.state_dict()
+    assert list(after) == list(before)
+    changed = [key for key in after if after[key].data_ptr() != before[key].data_ptr()]
+    assert changed == list(before)[-len(changed) :]
+    assert all(after[key].shape[:1] in {(3,), ()} for key in changed)  # () counts the batches of a normalisation
+    assert copy.num_classes == 3
+    with torch.no_grad():
+        logits = copy.eval()(batch)
+    assert logits.shape == (BATCH, 3)
+    assert logits.isfinite().all()
