@@ -1,0 +1,90 @@
+"""The plain records a report is made from: JSON types only, so a report needs neither torch nor the run's code."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class HistoryRow(TypedDict):
+    """One row of the training history; losses are nats per image, accuracies 0..1."""
+
+    epoch: float  # passes over the training images; a time budget may end within one
+    step: int  # optimiser steps since the start
+    seconds: float  # training time since the start
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    images_per_second: float
+
+
+class BestRecord(TypedDict):
+    """The epoch whose weights the run keeps, chosen on the validation images."""
+
+    epoch: float
+    validation_accuracy: float
+    validation_loss: float
+
+
+class ClassScoreRecord(TypedDict):
+    """How one class was recognised; ratios are 0..1."""
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+class EvaluationRecord(TypedDict):
+    """What ``convatlas.training.metrics.Evaluation.to_dict`` writes."""
+
+    n: int
+    correct: int
+    accuracy: float
+    interval: list[float]  # 95 %, low and high
+    k: int
+    top_k_correct: int
+    top_k_accuracy: float
+    loss: float
+    classes: list[str]
+    per_class: list[ClassScoreRecord]
+    confusion: list[list[int]]  # rows are true classes, columns are answers
+
+
+class ModelRecord(TypedDict):
+    """The network."""
+
+    name: str
+    family: str
+    year: int
+    paper: str
+    parameters: int  # trainable
+
+
+class DataRecord(TypedDict):
+    """The images, as they were split."""
+
+    name: str
+    classes: list[str]
+    counts: dict[str, int]  # images by split: train, validation and, where there is one, test
+    skipped: list[tuple[str, str]]  # (file, why it could not be used)
+    fingerprint: str
+    split_seed: int
+
+
+class RunRecord(TypedDict):
+    """A whole run, ready to be rendered by :func:`convatlas.reports.page.render_run`."""
+
+    title: str
+    run_path: str
+    model: ModelRecord
+    data: DataRecord
+    preprocessing: dict[str, Any]
+    recipe: dict[str, Any]  # may be nested
+    history: list[HistoryRow]  # empty when training stopped before its first row
+    best: BestRecord | None  # None when nothing was validated
+    test: EvaluationRecord | None  # None when the data has no test images, or they were not evaluated yet
+    environment: dict[str, Any]  # versions and hardware; may be nested
+    findings: list[str]  # sentences worth reading first, such as warnings of the health check
