@@ -19,6 +19,13 @@ def test_a_written_file_is_replaced_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["card.json"]
 
 
+def test_a_written_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    with files.replacing(tmp_path / "ours") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
 def test_a_failing_writer_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     files.write_text(path, "old")

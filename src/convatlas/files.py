@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(_ordinary_mode())  # safetensors makes files that only their owner can read
         _flush_to_disk(temporary)
         temporary.replace(path)
         _flush_to_disk(path.parent)
@@ -39,7 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "Make room or choose another place, then run the same command again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone after a rename, and there never was one where nothing can be written
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,6 +53,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file atomically, indented for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _ordinary_mode() -> int:
+    mask = os.umask(0)  # the mask can only be read by setting it
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _flush_to_disk(path: Path) -> None:
