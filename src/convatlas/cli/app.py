@@ -1,0 +1,52 @@
+"""The command ``convatlas``: its verbs, and how mistakes are told."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer._click.exceptions import ClickException  # Typer's own error base, which it does not export
+
+from convatlas.cli.data import app as data
+from convatlas.cli.evaluate import evaluate
+from convatlas.cli.models import models
+from convatlas.cli.predict import predict
+from convatlas.cli.recipes import recipes
+from convatlas.cli.runs import runs
+from convatlas.cli.train import train
+from convatlas.errors import ConvatlasError
+
+MISTAKE = 2
+INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
+
+app = typer.Typer(
+    name="convatlas",
+    help="The classic convolutional networks, made real: train, evaluate and use them from a folder of images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.command()(models)
+app.command()(recipes)
+app.command()(runs)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line on standard error and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except (ConvatlasError, ClickException) as error:
+        message = error.format_message() if isinstance(error, ClickException) else str(error)
+        print(f"convatlas: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except (KeyboardInterrupt, typer.Abort):
+        print("convatlas: stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `convatlas models | head`
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,110 @@
+"""How results look in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from convatlas.api import EvaluationReport
+    from convatlas.runs import Prediction, Run
+
+MOST_CLASSES_SHOWN = 20
+INTERRUPTED = 130
+
+
+def print_json(content: Any) -> None:
+    """JSON for programs: plain, never coloured or wrapped."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without lines; columns after the first are figures, aligned right."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
+    return table
+
+
+def print_run_summary(run: Run) -> int:
+    """What a training ended with and what to do next; returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    card = run.card
+    if card.best:
+        console.print(
+            f"best validation accuracy {card.best['validation_accuracy']:.2%} at epoch {card.best['epoch']:.4g} "
+            f"(n = {card.data.counts['validation']:,})"
+        )
+    if card.status == "interrupted":
+        console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {run.path}")
+        return INTERRUPTED
+    if card.test:
+        low, high = card.test["interval"]
+        console.print(
+            f"[bold]test accuracy {card.test['accuracy']:.2%}[/]  "
+            f"(95 % interval {low:.2%} to {high:.2%}, n = {card.test['n']:,}; chosen on validation, tested "
+            f"{'once' if card.test_evaluations == 1 else f'{card.test_evaluations} times'})"
+        )
+    else:
+        console.print("no test set was given: the validation accuracy chose the weights and so flatters them")
+    console.print(f"run     {escape(str(run.path))}")
+    console.print(f"report  {escape(str(run.path / 'report.html'))}")
+    console.print(f"next    convatlas predict {escape(str(run.path))} IMAGE...")
+    return 0
+
+
+def print_evaluation(report: EvaluationReport) -> None:
+    """Accuracy with its interval, the classes and the place of the figure."""
+    console = Console(highlight=False, soft_wrap=True)
+    evaluation = report.evaluation
+    low, high = evaluation.interval
+    console.print(
+        f"[bold]accuracy {evaluation.accuracy:.2%}[/]  (95 % interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
+    )
+    console.print(
+        f"top-{evaluation.k} {evaluation.top_k_accuracy:.2%}   loss {evaluation.loss:.4f}   on {escape(report.images)}"
+    )
+    for remark in report.remarks:
+        console.print(f"[yellow]! {escape(remark)}[/]")
+    table = plain_table("class", "n", "precision", "recall", "F1")
+    for score in evaluation.per_class[:MOST_CLASSES_SHOWN]:
+        figures = (f"{value:.1%}" for value in (score.precision, score.recall, score.f1))
+        table.add_row(escape(score.name), str(score.support), *figures)
+    console.print(table)
+    hidden = len(evaluation.per_class) - MOST_CLASSES_SHOWN
+    if hidden > 0:
+        console.print(f"... and {hidden} more classes in {escape(str(report.record_path))}")
+    console.print(f"confusion matrix  {escape(str(report.figure_path))}")
+
+
+def print_predictions(predictions: Sequence[Prediction]) -> None:
+    """The classes of each image, best first."""
+    console = Console(highlight=False, soft_wrap=True)
+    for prediction in predictions:
+        console.print(f"[bold]{escape(prediction.image)}[/]")
+        for name, probability in prediction.top:
+            console.print(f"  {probability:7.2%}  {escape(name)}")
+
+
+def print_runs(runs: Sequence[Run], root: Path) -> None:
+    """One line a run."""
+    console = Console(highlight=False)
+    if not runs:
+        console.print(
+            f"no runs in {escape(str(root))}; make one: convatlas train lenet5 --data fashion-mnist", soft_wrap=True
+        )
+        return
+    table = plain_table("run", "model", "data", "status", "validation", "test")
+    for run in runs:
+        best = f"{run.card.best['validation_accuracy']:.2%}" if run.card.best else "-"
+        test = f"{run.card.test['accuracy']:.2%}" if run.card.test else "-"
+        table.add_row(
+            escape(run.path.name), run.card.model.name, escape(run.card.data.name), run.card.status, best, test
+        )
+    console.print(table)

@@ -1,0 +1,94 @@
+"""``convatlas train``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def train(
+    model: Annotated[
+        str | None, typer.Argument(help="A network, such as vgg11_bn_cifar; `convatlas models` lists them.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set by name, an image folder, a zip or tar of one, or a .npz file.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe or a .toml file; by default the network's own.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Train for this long instead: 90s, 10m, 2h.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of the recipe: --set learning_rate=0.01")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Side of the images the network sees.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; by default a new one in runs/.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation and dropout.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with a run, to its end or to a larger --epochs.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of skipping them.")] = False,
+) -> int:
+    """Train a network on images; leaves a run to evaluate, predict with and come back to."""
+    from convatlas.errors import ConvatlasError
+
+    budget = _seconds(time_budget) if time_budget else None
+    if resume is not None:
+        _refuse_with_resume(
+            model=model, data=data, recipe=recipe, set=settings, image_size=image_size, out=out, seed=seed
+        )
+    elif model is None or data is None:
+        raise ConvatlasError(
+            "train needs a network and --data, for example: convatlas train lenet5 --data fashion-mnist"
+        )
+
+    from convatlas import api
+    from convatlas.cli.console import print_run_summary
+    from convatlas.training.processes import is_main
+    from convatlas.training.progress import RichWatch
+    from convatlas.training.recipe import parse_settings
+
+    if resume is not None:
+        run = api.resume(resume, epochs=epochs, time_budget=budget, watch=RichWatch())
+    else:
+        run = api.train(
+            str(model),
+            data=str(data),
+            recipe=recipe,
+            image_size=image_size,
+            out=out,
+            strict=strict,
+            watch=RichWatch(),
+            **parse_settings(settings or []) | _given(epochs=epochs, time_budget=budget, seed=seed),
+        )
+    return print_run_summary(run) if is_main() else 0
+
+
+def _refuse_with_resume(**options: object) -> None:
+    from convatlas.errors import ConvatlasError
+
+    given = [
+        f"--{name.replace('_', '-')}" if name not in {"model"} else "MODEL" for name, value in options.items() if value
+    ]
+    if given:
+        raise ConvatlasError(
+            f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
+            "(only --epochs and --time-budget may change)"
+        )
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a duration such as 90s, 10m or 2h."""
+    from convatlas.errors import ConvatlasError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ConvatlasError(f"--time-budget takes a duration such as 90s, 10m or 2h; received {text!r}")
+    return float(match[1]) * _UNITS[match[2]]

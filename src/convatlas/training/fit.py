@@ -1,0 +1,236 @@
+"""The training loop: one flat pass over steps, the same on one CPU, a GPU or many processes.
+
+Every draw (order, augmentation, dropout) is seeded by (seed, epoch, step), so a training that is killed and resumed
+ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from convatlas.data.batches import Batches
+from convatlas.data.dataset import Dataset
+from convatlas.data.preprocessing import Preprocessing
+from convatlas.training import health
+from convatlas.training.checkpoint import Tally, TrainingState
+from convatlas.training.evaluate import count
+from convatlas.training.history import HistoryRow, TensorBoardLog, write_csv
+from convatlas.training.interrupt import StopRequest, stop_on_signal
+from convatlas.training.learner import AGREE_EVERY, Learner
+from convatlas.training.metrics import Evaluation, EvaluationCounter
+from convatlas.training.plan import Plan
+from convatlas.training.progress import REDRAW_EVERY, Silent, StepReport, Watch
+from convatlas.training.recipe import Recipe
+from convatlas.training.schedules import learning_rate
+
+CHECKPOINT_EVERY = 300.0  # seconds: the most work that a kill within a long epoch can cost
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: its last state, and whether somebody stopped it before its end."""
+
+    state: TrainingState
+    interrupted: bool
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    directory: Path,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Train a network, keeping in ``directory`` the best weights by validation and a checkpoint to resume from.
+
+    >>> outcome = fit(model, dataset, preprocessing, load_recipe("lenet"), Path("runs/mine"))  # doctest: +SKIP
+    >>> outcome.state.best.validation_accuracy  # doctest: +SKIP
+    0.985
+
+    Writes ``model.safetensors`` (best by validation accuracy, then loss), the checkpoint, ``history.csv`` and
+    ``tensorboard/``. The caller's random state is left as it was.
+
+    Raises:
+        TrainingError: the loss is not finite; the last good weights are kept.
+        RunError: ``resume`` without a checkpoint that fits.
+        StorageError: the disk refused a write; the checkpoint before it is whole.
+    """
+    watch = watch or Silent()
+    try:
+        with torch.random.fork_rng(), stop_on_signal() as stop:
+            return _Training(model, dataset, preprocessing, recipe, directory, watch).run(stop, resume=resume)
+    finally:
+        watch.close()
+
+
+class _Training:
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        directory: Path,
+        watch: Watch,
+    ) -> None:
+        self.recipe, self.directory = recipe, directory
+        self.classes = dataset.classes
+        self.learner = Learner(model, recipe)
+        self.watch = watch if self.learner.accelerator.is_main_process else Silent()
+        device = self.learner.accelerator.device
+        self.train = Batches(
+            dataset.train,
+            preprocessing,
+            recipe.batch_size,
+            augmentation=recipe.augmentation,
+            shuffle=True,
+            seed=recipe.seed,
+            device=device,
+        )
+        self.validation = Batches(dataset.validation, preprocessing, EVALUATION_BATCH, device=device)
+        self.plan = Plan(recipe, len(self.train))
+        self.tensorboard = TensorBoardLog(directory / "tensorboard")
+
+    def run(self, stop: StopRequest, *, resume: bool) -> Outcome:
+        state = self.learner.restore(self.directory) if resume else self._first_state()
+        for finding in state.findings:
+            self.watch.finding(finding)
+        began = (self.plan.progress(state), state.seconds)
+        stopping = False
+        while not self.plan.done(state) and not stopping:
+            stopping = self._train_until_something_is_due(state, stop, began)
+            is_mid_epoch = state.step > 0
+            if is_mid_epoch and (stopping or not (self.plan.done(state) or self.plan.validation_due(state))):
+                self.learner.save(self.directory, state, as_best=False)
+                continue
+            self._validate(state)
+        self.tensorboard.close()
+        return Outcome(state, interrupted=stopping and not self.plan.done(state))
+
+    def _train_until_something_is_due(
+        self, state: TrainingState, stop: StopRequest, began: tuple[float, float]
+    ) -> bool:
+        """Take steps until the epoch ends or a validation, a checkpoint or a stop is due; returns whether to stop."""
+        self.learner.model.train()
+        sums = self.learner.sums(state.tally)
+        clock, before, shown = _Clock(state.seconds), state.tally.seconds, 0.0
+        stopping = False
+        for batch in self.train.epoch(state.epoch, start=state.step, rank=self.learner.rank, world=self.learner.world):
+            rate = learning_rate(self.recipe, self.plan.progress(state), state.epoch)
+            sums += self.learner.step(batch, rate, state.epoch, state.step)
+            state.step += 1
+            state.total_steps += 1
+            state.tally.images += batch.global_size
+            if self.learner.world > 1 and state.total_steps % AGREE_EVERY:
+                continue
+            state.seconds, stopping = self.learner.agree(clock.now(), stop.requested)
+            state.tally.seconds = before + state.seconds - clock.start
+            if state.seconds - shown >= REDRAW_EVERY:
+                shown = state.seconds
+                self._show(state, sums.tolist(), began)
+                self.learner.refuse_non_finite(sums[0].item(), state, rate)
+            is_checkpoint_due = state.seconds - clock.start >= CHECKPOINT_EVERY
+            if stopping or is_checkpoint_due or self.plan.done(state) or self.plan.validation_due(state):
+                break
+        state.seconds, stopping = self.learner.agree(clock.now(), stop.requested)
+        state.tally.seconds = before + state.seconds - clock.start
+        state.tally.loss, state.tally.correct = self.learner.total(sums)
+        self.learner.refuse_non_finite(state.tally.loss, state, rate)
+        if state.step == len(self.train):
+            state.epoch, state.step = state.epoch + 1, 0
+        return stopping
+
+    def _validate(self, state: TrainingState) -> None:
+        clock = _Clock(state.seconds)
+        evaluation = self._evaluate()
+        state.seconds, _ = self.learner.agree(clock.now(), False)
+        state.validation_seconds = state.seconds - clock.start
+        row = self._row(state, evaluation)
+        is_best = state.best is None or _merit(row) > _merit(state.best)
+        state.best = row if is_best else state.best
+        state.since_best = 0 if is_best else state.since_best + 1
+        state.tally = Tally()
+        state.history.append(row)
+        self._check_progress(state, row)
+        if self.learner.accelerator.scaler is not None:
+            state.loss_scale = self.learner.accelerator.scaler.state_dict()
+        self.learner.save(self.directory, state, as_best=is_best)
+        if self.learner.accelerator.is_main_process:
+            write_csv(self.directory / "history.csv", state.history)
+            self.tensorboard.add(row)
+        self.watch.row(row, is_best)
+
+    def _evaluate(self) -> Evaluation:
+        learner = self.learner
+        counter = count(learner.judged_model, self.validation, self.classes, rank=learner.rank, world=learner.world)
+        return EvaluationCounter.merged(gather_object([counter])).result()
+
+    def _row(self, state: TrainingState, evaluation: Evaluation) -> HistoryRow:
+        return HistoryRow(
+            epoch=round(self.plan.epochs_done(state), 4),
+            step=state.total_steps,
+            seconds=round(state.seconds, 2),
+            learning_rate=float(self.learner.optimizer.param_groups[0]["lr"]),
+            train_loss=state.tally.loss / state.tally.images,
+            train_accuracy=state.tally.correct / state.tally.images,
+            validation_loss=evaluation.loss,
+            validation_accuracy=evaluation.accuracy,
+            images_per_second=round(state.tally.images / state.tally.seconds, 1),
+        )
+
+    def _show(self, state: TrainingState, sums: list[float], began: tuple[float, float]) -> None:
+        images = max(state.tally.images / self.learner.world, 1)
+        self.watch.step(
+            StepReport(
+                progress=self.plan.progress(state),
+                epoch=state.epoch,
+                loss=sums[0] / images,
+                accuracy=sums[1] / images,
+                images_per_second=state.tally.images / max(state.tally.seconds, 1e-9),
+                seconds_left=self.plan.seconds_left(state, began),
+            )
+        )
+
+    def _first_state(self) -> TrainingState:
+        state = TrainingState()
+        self._note(state, health.symmetry_finding(self.learner.bare_model, len(self.classes)), announce=False)
+        return state
+
+    def _check_progress(self, state: TrainingState, row: HistoryRow) -> None:
+        """Once, after the first steps that ought to have shown something, ask whether the network learns at all."""
+        steps_before = state.history[-2].step if len(state.history) > 1 else 0
+        is_first_to_tell = steps_before < health.STEPS_TO_START <= row.step
+        if is_first_to_tell and self.recipe.loss == "cross_entropy":
+            self._note(state, health.stuck_finding(row.train_loss, len(self.classes), self.recipe.learning_rate))
+
+    def _note(self, state: TrainingState, finding: str | None, *, announce: bool = True) -> None:
+        if finding is None:
+            return
+        state.findings.append(finding)
+        if announce:
+            self.watch.finding(finding)
+
+
+class _Clock:
+    """Training time that goes on from ``start`` seconds."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self._began = time.perf_counter()
+
+    def now(self) -> float:
+        return self.start + time.perf_counter() - self._began
+
+
+def _merit(row: HistoryRow) -> tuple[float, float]:
+    return row.validation_accuracy, -row.validation_loss

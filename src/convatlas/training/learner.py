@@ -1,0 +1,202 @@
+"""A network, its optimiser and its averaged weights, on whatever devices Accelerate was launched with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, broadcast
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from convatlas.data.batches import Batch
+from convatlas.errors import RunError, TrainingError
+from convatlas.training import checkpoint
+from convatlas.training.checkpoint import Tally, TrainingState
+from convatlas.training.optimizers import build_optimizer
+from convatlas.training.processes import has_accelerator
+from convatlas.training.recipe import Recipe
+
+DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+AGREE_EVERY = 10  # steps between two agreements of many processes on the time and on stopping
+
+
+class Learner:
+    """Takes optimiser steps, and gives and takes back everything that a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.accelerator = _accelerator(recipe.precision)
+        _refuse_sharding(self.accelerator)
+        model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.average = _moving_average(model, recipe.ema_decay)
+        optimizer = build_optimizer(model, recipe)
+        compiled = torch.compile(model) if recipe.compile else model
+        self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
+
+    @property
+    def rank(self) -> int:
+        """Which of the processes this is."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many processes train together."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The network without the wrappers of many processes and of compilation."""
+        bare: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return bare
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where the recipe has a moving average."""
+        return self.average.module if self.average is not None else self.bare_model
+
+    def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
+        """One optimiser step; returns float64 [2]: this process's summed loss, and its number of right answers."""
+        torch.manual_seed(_seed_of(self.recipe.seed, epoch, step, self.rank))  # dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        logits = self.model(batch.images)
+        loss = self._summed_loss(logits, batch.labels)
+        # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
+        self.accelerator.backward(loss / batch.global_size * self.world)
+        if self.recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.bare_model)
+        right = (logits.argmax(dim=1) == batch.labels).sum()
+        return torch.stack([loss.detach().to(self._sum_dtype), right.to(self._sum_dtype)])
+
+    def sums(self, tally: Tally) -> Tensor:
+        """A tally as a tensor on the device, to be added to without waiting for the device."""
+        own = [tally.loss, tally.correct] if self.accelerator.is_main_process else [0.0, 0.0]
+        return torch.tensor(own, dtype=self._sum_dtype, device=self.accelerator.device)
+
+    def total(self, sums: Tensor) -> tuple[float, int]:
+        """Summed loss and right answers over all processes."""
+        loss, correct = self.accelerator.reduce(sums.clone(), reduction="sum").tolist()
+        return loss, round(correct)
+
+    def agree(self, seconds: float, stopping: bool) -> tuple[float, bool]:
+        """What the first process says of the time and of stopping, so that all leave the loop together."""
+        if self.world == 1:
+            return seconds, stopping
+        said = torch.tensor([seconds, float(stopping)], device=self.accelerator.device, dtype=torch.float64)
+        seconds, stop = broadcast(said).tolist()
+        return seconds, bool(stop)
+
+    def save(self, directory: Path, state: TrainingState, *, as_best: bool) -> None:
+        """Write the checkpoint, and the network as the best one so far if it is."""
+        if self.accelerator.is_main_process:
+            if as_best:
+                checkpoint.save_weights(directory / checkpoint.BEST_WEIGHTS, self.judged_model.state_dict())
+            checkpoint.save(directory, state, self._weights(), self._optimizer_tensors())
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, directory: Path) -> TrainingState:
+        """Take everything back from the checkpoint in ``directory``.
+
+        Raises:
+            RunError: no checkpoint, a damaged one, or one of another network or optimiser.
+        """
+        state, weights, optimizer = checkpoint.load(directory)
+        try:
+            self.bare_model.load_state_dict(_below("model.", weights))
+            if self.average is not None:
+                self.average.load_state_dict(_below("average.", weights))
+            checkpoint.restore_optimizer(self.bare_model, self._bare_optimizer, optimizer)
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"the checkpoint in {directory} does not fit this network and recipe: {reason}") from error
+        if self.accelerator.scaler is not None and state.loss_scale is not None:
+            self.accelerator.scaler.load_state_dict(state.loss_scale)
+        return state
+
+    def refuse_non_finite(self, loss: float, state: TrainingState, rate: float) -> None:
+        """Stop a training whose loss is not a number any more.
+
+        Raises:
+            TrainingError: says where, and what to change.
+        """
+        if math.isfinite(loss):
+            return
+        kept = f"the weights of epoch {state.best.epoch:g} are kept" if state.best else "no validated weights exist yet"
+        raise TrainingError(
+            f"the loss became {loss} in epoch {state.epoch + 1}, step {state.step} (learning rate {rate:.3g}); {kept}. "
+            f"Try --set learning_rate={self.recipe.learning_rate / 10:g} or --set clip_norm=1"
+        )
+
+    @property
+    def _sum_dtype(self) -> torch.dtype:
+        return torch.float32 if self.accelerator.device.type == "mps" else torch.float64  # MPS has no float64
+
+    @property
+    def _bare_optimizer(self) -> torch.optim.Optimizer:
+        bare: torch.optim.Optimizer = self.optimizer.optimizer
+        return bare
+
+    def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.recipe.loss == "mse":
+            targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+            return functional.mse_loss(logits, targets, reduction="none").mean(dim=1).sum()
+        return functional.cross_entropy(
+            logits.float(), labels, reduction="sum", label_smoothing=self.recipe.label_smoothing
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        weights = {f"model.{name}": tensor for name, tensor in self.bare_model.state_dict().items()}
+        if self.average is not None:
+            weights |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        return weights
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        return checkpoint.optimizer_tensors(self.bare_model, self._bare_optimizer)
+
+
+def _accelerator(precision: str) -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=False)  # a second training may use another precision
+    accelerator = Accelerator(cpu=not has_accelerator())
+    if precision == "auto":
+        precision = "bfloat16" if _likes_bfloat16(accelerator.device) else "float32"
+    if precision == "float32":
+        return accelerator
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(cpu=not has_accelerator(), mixed_precision={"bfloat16": "bf16", "float16": "fp16"}[precision])
+
+
+def _likes_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _refuse_sharding(accelerator: Accelerator) -> None:
+    if accelerator.distributed_type in DATA_PARALLEL:
+        return
+    raise TrainingError(
+        f"the launcher asks for {accelerator.distributed_type.value}, which divides the weights; checkpoints hold "
+        "whole ones. Launch without it: every network here fits one GPU, and torchrun trains on several"
+    )
+
+
+def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _seed_of(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

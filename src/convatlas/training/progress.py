@@ -1,0 +1,141 @@
+"""What a person sees while a network trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from convatlas.training.history import HistoryRow
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+REDRAW_EVERY = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One training step as it is shown: ``progress`` is the share done, ``seconds_left`` None until it can be told."""
+
+    progress: float
+    epoch: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float | None
+
+
+class Watch(Protocol):
+    """Whoever wants to follow a training."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Hear how many images are decoded, while some are not."""
+
+    def step(self, report: StepReport) -> None:
+        """Hear of each training step."""
+
+    def row(self, row: HistoryRow, is_best: bool) -> None:
+        """Hear of each validation."""
+
+    def finding(self, text: str) -> None:
+        """Hear what the health check found."""
+
+    def close(self) -> None:
+        """The training is over."""
+
+
+class Silent:
+    """Follows nothing."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def step(self, report: StepReport) -> None:
+        """Ignore."""
+
+    def row(self, row: HistoryRow, is_best: bool) -> None:
+        """Ignore."""
+
+    def finding(self, text: str) -> None:
+        """Ignore."""
+
+    def close(self) -> None:
+        """Ignore."""
+
+
+class RichWatch:
+    """A live bar on a terminal and a line for each validation; only the lines where output goes to a file."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._drawn_header = False
+
+    def decoding(self, done: int, total: int) -> None:
+        """Move the bar."""
+        progress, task = self._bar()
+        progress.update(
+            task, completed=done / max(total, 1), description="decoding", figures=f"{done:,} of {total:,} images"
+        )
+
+    def step(self, report: StepReport) -> None:
+        """Move the bar."""
+        progress, task = self._bar()
+        progress.update(
+            task,
+            completed=report.progress,
+            description=f"epoch {report.epoch + 1}",
+            figures=f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  {report.images_per_second:,.0f} images/s",
+            left=_clock(report.seconds_left),
+        )
+
+    def row(self, row: HistoryRow, is_best: bool) -> None:
+        """Print the figures of a validation; a star marks the best so far."""
+        progress, _ = self._bar()
+        if not self._drawn_header:
+            progress.console.print(
+                "[dim] epoch   train loss  accuracy  validation loss  accuracy   images/s    time[/]"
+            )
+            self._drawn_header = True
+        progress.console.print(
+            f"{row.epoch:6.2f} {row.train_loss:12.4f} {row.train_accuracy:9.2%} {row.validation_loss:16.4f} "
+            f"{row.validation_accuracy:9.2%} {row.images_per_second:10,.0f} {_clock(row.seconds):>7}"
+            + ("  [green]★[/]" if is_best else ""),
+            highlight=False,
+        )
+
+    def finding(self, text: str) -> None:
+        """Print what the health check found."""
+        progress, _ = self._bar()
+        progress.console.print(f"[yellow]! {text}[/]", highlight=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _bar(self) -> tuple[Progress, TaskID]:
+        if self._progress is None or self._task is None:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TextColumn("[dim]{task.fields[left]} left[/]"),
+                refresh_per_second=1 / REDRAW_EVERY,
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=1.0, figures="", left="-:--")
+            if self._progress.console.is_terminal:
+                self._progress.start()
+        return self._progress, self._task
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,183 @@
+"""A recipe says how a network is trained: a frozen, validated value that is written to TOML and kept in every run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from convatlas.data.augmentation import Augmentation
+from convatlas.data.preprocessing import Normalization
+from convatlas.errors import RecipeError, unknown_name
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+DURATIONS = ("epochs", "steps", "time_budget")
+
+
+class Recipe(BaseModel):
+    """Everything that decides a training besides the network and the images.
+
+    Exactly one of ``epochs``, ``steps`` and ``time_budget`` (seconds) says how long.
+
+    >>> recipe = load_recipe("vgg-bn").updated(epochs=2, learning_rate=0.05)
+    >>> (recipe.optimizer, recipe.epochs, recipe.learning_rate)
+    ('sgd', 2, 0.05)
+
+    Raises:
+        RecipeError: a setting that does not exist, is out of range or contradicts another, in one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = "custom"
+    about: str = ""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    time_budget: Positive | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    patience: Annotated[int, Field(ge=1)] | None = None  # validations without improvement before an early stop
+
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    learning_rate: Positive
+    momentum: Share = 0.9  # SGD and RMSprop
+    nesterov: bool = False  # SGD
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay_skips: tuple[Literal["bias", "norm"], ...] = ("bias", "norm")
+
+    schedule: Literal["constant", "steps", "cosine", "linear", "one_cycle"] = "constant"
+    warmup: Share = 0.0  # share of the training in which the learning rate rises
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()  # epochs from which the factor beside it holds
+    factors: tuple[Positive, ...] = ()
+
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    label_smoothing: Share = 0.0
+    clip_norm: Positive | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    initialization: str | None = None  # None: the network's own
+    initialization_std: Positive | None = None
+    normalization: Normalization = "standardize"
+    augmentation: tuple[Augmentation, ...] = ()
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [duration for duration in DURATIONS if getattr(self, duration) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(DURATIONS)}; received {' and '.join(given) or 'none'}")
+        if len(self.milestones) != len(self.factors):
+            raise ValueError(f"{len(self.milestones)} milestones need as many factors; received {len(self.factors)}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise; received {list(self.milestones)}")
+        if bool(self.milestones) != (self.schedule == "steps"):
+            raise ValueError("milestones and factors go with schedule = 'steps'")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer = 'sgd' and a momentum above 0")
+        return self
+
+    def updated(self, **changes: Any) -> Recipe:
+        """The same recipe with some settings changed; naming one duration replaces the others."""
+        content = self.model_dump()
+        if any(changes.get(duration) is not None for duration in DURATIONS):
+            content |= dict.fromkeys(DURATIONS)
+        return parse_recipe(content | changes, where=f"recipe {self.name!r}")
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML document that ``load_recipe`` reads back to an equal recipe."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from plain values; ``where`` names their origin in error messages."""
+    for key in content:
+        if key not in Recipe.model_fields:
+            raise RecipeError(f"{where}: {unknown_name('setting', key, Recipe.model_fields)}")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first_complaint(error)}") from error
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A shipped recipe by name, or one from a ``.toml`` or ``.json`` file.
+
+    >>> load_recipe("vgg10-cifar100").learning_rate
+    0.0001
+
+    Raises:
+        UnknownNameError: neither a shipped recipe nor a file.
+        RecipeError: the file is not TOML/JSON, or not a valid recipe.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".toml", ".json"}:
+        return _read_recipe(path)
+    if str(name_or_path) not in list_recipes():
+        raise unknown_name("recipe", str(name_or_path), list_recipes(), see="convatlas recipes")
+    text = (_shipped() / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    return parse_recipe({"name": str(name_or_path)} | tomllib.loads(text), where=f"recipe {str(name_or_path)!r}")
+
+
+def list_recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(Path(entry.name).stem for entry in _shipped().iterdir() if entry.name.endswith(".toml"))
+
+
+def parse_settings(assignments: list[str]) -> dict[str, Any]:
+    """Settings from ``key=value`` texts as typed after ``--set``; a value is read as TOML, else taken as text.
+
+    >>> parse_settings(["learning_rate=0.1", "schedule=cosine", "augmentation=[]"])
+    {'learning_rate': 0.1, 'schedule': 'cosine', 'augmentation': []}
+    """
+    settings = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes key=value; received {assignment!r}")
+        settings[key.strip()] = _toml_value(text.strip())
+    return settings
+
+
+def _toml_value(text: str) -> Any:
+    if text == "none":  # TOML has no null; this switches a setting off
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:  # both decoders' errors are ValueErrors
+        raise RecipeError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} must hold a table of settings; received a {type(content).__name__}")
+    return parse_recipe({"name": path.stem} | content, where=str(path))
+
+
+def _shipped() -> resources.abc.Traversable:
+    return resources.files("convatlas.training") / "recipes"
+
+
+def _first_complaint(error: ValidationError) -> str:
+    complaint = error.errors()[0]
+    place = ".".join(str(part) for part in complaint["loc"])
+    message = complaint["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}; received {complaint['input']!r}" if place else message
