@@ -29,7 +29,7 @@ format: $(VENV)/.ready-lint
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.ready-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

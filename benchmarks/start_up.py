@@ -1,0 +1,62 @@
+"""How long a person waits before anything happens: whole processes, side by side with Python and `import torch`.
+
+    python benchmarks/start_up.py
+
+Prints medians and the range of several interleaved runs; `train` is timed to its first optimiser step on a decoded set.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+RUNS = 7
+
+FIRST_STEP = """
+import os, sys
+from pathlib import Path
+import convatlas
+from convatlas.training.progress import Silent
+class First(Silent):
+    def step(self, report):
+        os._exit(0)
+convatlas.train("lenet5", data="digits", image_size=28, out=Path(sys.argv[1]) / str(os.getpid()), watch=First())
+"""
+
+COMMANDS = {
+    "python -c pass": ["-c", "pass"],
+    "import convatlas": ["-c", "import convatlas"],
+    "convatlas --help": ["-m", "convatlas", "--help"],
+    "convatlas recipes": ["-m", "convatlas", "recipes"],
+    "import torch": ["-c", "import torch"],
+    "train, to its first step": ["-c", FIRST_STEP],
+}
+
+
+def seconds(arguments: list[str], folder: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, *arguments, folder][: 3 if "-m" in arguments else None], check=True, capture_output=True
+    )
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    with tempfile.TemporaryDirectory() as folder:
+        for run in range(RUNS + 1):
+            for name, arguments in COMMANDS.items():
+                taken = seconds(arguments, folder)
+                if run:  # the first warms the disk cache and decodes the digits
+                    times[name].append(taken)
+    for name, taken in times.items():
+        print(f"{name:26} {statistics.median(taken):6.2f} s   ({min(taken):.2f} to {max(taken):.2f}, n = {RUNS})")
+    beyond = statistics.median(times["train, to its first step"]) - statistics.median(times["import torch"])
+    print(f"first step beyond `import torch`: {beyond:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
