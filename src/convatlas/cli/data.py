@@ -1,0 +1,163 @@
+"""``convatlas data``: look at a data set before training on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from convatlas.data.audit import Audit, Sizes
+    from convatlas.data.source import Source
+
+MOST_CLASSES_SHOWN = 40
+MOST_FILES_SHOWN = 10
+PROGRESS_FROM = 500  # images; fewer are looked at before a bar could be read
+
+app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+
+
+@app.callback()
+def data() -> None:
+    """Look at a data set before training on it."""
+
+
+@app.command()
+def describe(
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data set by name, an image folder, an archive or a .npz file.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw a sheet of sample images.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a file cannot be read.")] = False,
+) -> None:
+    """Count classes and splits, and find damaged files, duplicates and what else looks wrong."""
+    from convatlas.cli.console import print_json
+    from convatlas.data.catalog import open_source
+
+    opened = open_source(source)
+    result = _audit_with_progress(opened)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_audit(result)
+    if grid is not None:
+        _save_grid(opened, grid, quiet=as_json)
+    if strict:
+        _refuse_unreadable(result)
+
+
+def _audit_with_progress(source: Source) -> Audit:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from convatlas.data.audit import audit
+
+    total = sum(len(split) for split in source.splits.values())
+    console = Console(stderr=True)
+    if total < PROGRESS_FROM or not console.is_terminal:
+        return audit(source)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("looking at images", total=total)
+        return audit(source, watch=lambda done, _: progress.update(task, completed=done))
+
+
+def _save_grid(source: Source, path: Path, *, quiet: bool) -> None:
+    from convatlas.data.grid import image_grid
+    from convatlas.files import replacing
+
+    sheet = image_grid(source)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    if not quiet:
+        print(f"grid        {path}")
+
+
+def _print_audit(audit: Audit) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    splits = list(audit.counts)
+    classes = list(audit.counts[splits[0]])
+    console.print(f"[bold]{escape(audit.name)}[/]  {audit.total:,} images, {len(classes)} classes")
+    console.print(_counts_table(audit, splits, classes))
+    if len(classes) > MOST_CLASSES_SHOWN:
+        console.print(f"... and {len(classes) - MOST_CLASSES_SHOWN} more classes; --json shows them all")
+    console.print()
+    for name, text in _properties(audit).items():
+        console.print(f"{name:<11} {escape(text)}")
+    console.print()
+    for finding in audit.findings:
+        console.print(f"[yellow]![/] {escape(finding)}")
+    if not audit.findings:
+        console.print("[green]nothing looks wrong[/]")
+    _print_files(console, "cannot be read", [f"{name}: {reason}" for name, reason in audit.unreadable])
+    _print_files(console, "same pixels", [" = ".join(duplicate.files) for duplicate in audit.duplicates])
+
+
+def _counts_table(audit: Audit, splits: list[str], classes: list[str]) -> Table:
+    from rich.markup import escape
+
+    from convatlas.cli.console import plain_table
+
+    table = plain_table("class", *splits)
+    for name in classes[:MOST_CLASSES_SHOWN]:
+        table.add_row(escape(name), *(f"{audit.counts[split][name]:,}" for split in splits))
+    table.add_row("[bold]all[/]", *(f"[bold]{sum(audit.counts[split].values()):,}[/]" for split in splits))
+    return table
+
+
+def _properties(audit: Audit) -> dict[str, str]:
+    """Sizes, modes, formats and colours, each as one line."""
+    lines = {}
+    if audit.sizes:
+        lines["size"] = _sizes_text(audit.sizes)
+    lines["modes"] = _counted(audit.modes)
+    if audit.formats:
+        lines["formats"] = _counted(audit.formats)
+    lines["mean"] = " ".join(f"{value:.4f}" for value in audit.mean) + "  of pixels in 0..1"
+    lines["std"] = " ".join(f"{value:.4f}" for value in audit.std)
+    return lines
+
+
+def _sizes_text(sizes: Sizes) -> str:
+    if sizes.smallest == sizes.largest:
+        return f"{sizes.commonest[0][0]}, all of them"
+    (width, height), (most_width, most_height) = sizes.smallest, sizes.largest
+    return (
+        f"width {width} to {most_width}, median {sizes.median[0]}; height {height} to {most_height}, median "
+        f"{sizes.median[1]}; most often {sizes.commonest[0][0]}"
+    )
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _print_files(console: Console, heading: str, lines: list[str]) -> None:
+    from rich.markup import escape
+
+    if not lines:
+        return
+    console.print(f"\n[bold]{heading}[/]")
+    for line in lines[:MOST_FILES_SHOWN]:
+        console.print(f"  {escape(line)}")
+    if len(lines) > MOST_FILES_SHOWN:
+        console.print(f"  ... and {len(lines) - MOST_FILES_SHOWN} more; --json shows them all")
+
+
+def _refuse_unreadable(audit: Audit) -> None:
+    from convatlas.errors import DataError
+
+    if audit.unreadable:
+        name, reason = audit.unreadable[0]
+        raise DataError(
+            f"{len(audit.unreadable)} of the files in {audit.name} cannot be read; the first is {name} ({reason}). "
+            "Mend or remove them, or leave out --strict"
+        )

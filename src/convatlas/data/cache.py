@@ -1,0 +1,253 @@
+"""Decode once: a source's images become one memory-mapped uint8 array, kept by content and found again at once.
+
+Two levels find it. A stamp (paths, sizes, times of change) leads to the hash of the content without reading any image;
+the hash leads to the array, so that a copied or renamed folder is not decoded again either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from convatlas.data.dataset import Dataset, ImageArray
+from convatlas.data.decode import UnreadableImageError, decode, load_from
+from convatlas.data.memo import cache_directory, digest_of, read_json, remembered
+from convatlas.data.pieces import Piece, in_order, pieces
+from convatlas.data.source import Labels, Pixels, Source, SplitName
+from convatlas.data.splits import stratified_cut
+from convatlas.errors import DataError
+from convatlas.files import replacing, write_text
+
+Watch = Callable[[int, int], None]
+
+DECODER_VERSION = 1  # raise it when `decode` gives other pixels, and every array is made anew
+TEST_FRACTION = 0.1  # of a set that brings none
+TEST_SEED = 0  # always: which images are the test set never depends on a run
+ABANDONED_AFTER = 3600.0  # seconds since the last write
+
+
+def prepare(
+    source: Source,
+    *,
+    channels: int,
+    resize: int,
+    validation_fraction: float = 0.1,
+    split_seed: int = 0,
+    strict: bool = False,
+    watch: Watch | None = None,
+) -> Dataset:
+    """The source decoded to uint8 [resize, resize, channels] and divided into train, validation and test.
+
+    A validation split that the source brings is used; otherwise one is cut from train, stratified by class and drawn by
+    ``split_seed``. A source with neither has a tenth cut off as test first, the same tenth for every seed. ``watch`` is
+    told how many images of how many are done, while there is something to decode.
+
+    >>> dataset = prepare(open_source("digits"), channels=1, resize=28)   # doctest: +SKIP
+    >>> dataset.train.image_shape, dataset.counts   # doctest: +SKIP
+    ((28, 28, 1), {'train': 1294, 'validation': 144, 'test': 359})
+
+    Raises:
+        DataError: a class without images, or with too few to cut; fewer than two classes; with ``strict``, any
+            unreadable file.
+        StorageError: the cache cannot be written.
+    """
+    fingerprint, entry = _decoded(source, channels, resize, watch)
+    skipped = tuple((_name_of_row(source, row), reason) for row, reason in entry.unreadable)
+    if strict and skipped:
+        name, reason = skipped[0]
+        raise DataError(
+            f"{len(skipped)} of the files in {source.name} cannot be read; the first is {name} ({reason}). "
+            "Mend or remove them, or leave out --strict to skip them"
+        )
+    train, validation, test = _divide(entry.splits(), source, validation_fraction, split_seed)
+    return Dataset(
+        name=source.name,
+        classes=source.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        fingerprint=fingerprint,
+        skipped=skipped,
+        mirror=source.mirror,
+        split_seed=split_seed,
+        validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
+    )
+
+
+def every_image(source: Source, *, channels: int, resize: int, watch: Watch | None = None) -> ImageArray:
+    """All readable images of a source that brings no test split, or else its test split: what an evaluation wants.
+
+    Raises:
+        DataError: there is none.
+        StorageError: the cache cannot be written.
+    """
+    _, entry = _decoded(source, channels, resize, watch)
+    splits = entry.splits()
+    chosen = [splits["test"]] if "test" in splits else list(splits.values())
+    rows = np.concatenate([split.rows for split in chosen])
+    if len(rows) == 0:
+        raise DataError(f"{source.name} holds no readable image")
+    return ImageArray(entry.images, rows, entry.labels[rows])
+
+
+def _decoded(source: Source, channels: int, resize: int, watch: Watch | None) -> tuple[str, _Entry]:
+    """The fingerprint of a source, and its images: found in the cache, or decoded into it."""
+    fingerprint = remembered("content", [source.stamp, source.classes], lambda: _content_hash(source))
+    place = cache_directory() / "images" / f"{fingerprint}-{resize}x{resize}x{channels}-v{DECODER_VERSION}"
+    return fingerprint, _read_entry(place) or _decode_all(source, place, channels, resize, watch)
+
+
+def _content_hash(source: Source) -> str:
+    """SHA-256 over the class names and every image's split, label and digest, in order."""
+    whole = hashlib.sha256(digest_of(source.classes).encode())
+    for split_name, split in source.splits.items():
+        for index, label in enumerate(split.labels.tolist()):
+            whole.update(f"{split_name} {label} {split.digest(index)}\n".encode())
+    return whole.hexdigest()
+
+
+def _name_of_row(source: Source, row: int) -> str:
+    for split in source.splits.values():
+        if row < len(split):
+            return split.name(row)
+        row -= len(split)
+    raise IndexError(row)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """All images of a source, split after split, in one array; an unreadable image leaves a row of zeros."""
+
+    images: Pixels
+    labels: Labels
+    sizes: dict[SplitName, int]
+    unreadable: tuple[tuple[int, str], ...]  # row, reason
+
+    def splits(self) -> dict[SplitName, ImageArray]:
+        readable = np.ones(len(self.images), dtype=bool)
+        readable[[row for row, _ in self.unreadable]] = False
+        found: dict[SplitName, ImageArray] = {}
+        start = 0
+        for name, size in self.sizes.items():
+            rows = start + np.flatnonzero(readable[start : start + size])
+            found[name] = ImageArray(self.images, rows, self.labels[rows])
+            start += size
+        return found
+
+
+def _read_entry(place: Path) -> _Entry | None:
+    """The array made earlier; None when there is none, or when somebody damaged it."""
+    record = read_json(place / "entry.json")
+    if record is None:
+        return None
+    try:
+        images = np.load(place / "images.npy", mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    unreadable = tuple((row, reason) for row, reason in record["unreadable"])
+    return _Entry(images, np.array(record["labels"], dtype=np.int64), record["sizes"], unreadable)
+
+
+def _decode_all(source: Source, place: Path, channels: int, resize: int, watch: Watch | None) -> _Entry:
+    """Write ``images.npy``, then ``entry.json``: where the second is, the first is whole."""
+    splits = source.splits
+    shape = (sum(len(split) for split in splits.values()), resize, resize, channels)
+    unreadable: list[tuple[int, str]] = []
+    _remove_leftovers(place)
+    with (
+        replacing(place / "images.npy") as temporary,
+        temporary.open("wb") as file,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # Pillow warns about oddities that do not change a pixel
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        done = 0
+        work = partial(_decode_chunk, channels=channels, resize=resize)
+        for pixels, failures in in_order(work, pieces(list(splits.values()))):
+            file.write(pixels.data)  # written, not memory-mapped: a full disk is then an error and not a crash
+            unreadable += [(done + position, reason) for position, reason in failures]
+            done += len(pixels)
+            if watch is not None:
+                watch(done, shape[0])
+    record = {
+        "sizes": {name: len(split) for name, split in splits.items()},
+        "labels": [label for split in splits.values() for label in split.labels.tolist()],
+        "unreadable": unreadable,
+    }
+    try:
+        write_text(place / "entry.json", json.dumps(record))
+    except BaseException:
+        (place / "images.npy").unlink()
+        raise
+    entry = _read_entry(place)
+    assert entry is not None, "what was just written can be read"
+    return entry
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Unfinished arrays of processes that were killed; one that is still being written is younger."""
+    for leftover in place.glob(".images.npy.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > ABANDONED_AFTER:
+            leftover.unlink(missing_ok=True)
+
+
+Chunk = tuple[Pixels, list[tuple[int, str]]]  # decoded images, and (position, reason) of those that could not be
+
+
+def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> Chunk:
+    split, indices = piece
+    pixels = np.zeros((len(indices), resize, resize, channels), dtype=np.uint8)
+    failures = []
+    for position, index in enumerate(indices):
+        try:
+            pixels[position] = decode(load_from(split, index), channels, resize)
+        except UnreadableImageError as error:
+            failures.append((position, str(error)))
+    return pixels, failures
+
+
+def _divide(
+    splits: dict[SplitName, ImageArray], source: Source, fraction: float, seed: int
+) -> tuple[ImageArray, ImageArray, ImageArray | None]:
+    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
+    cuts = (validation is None) + (validation is None and test is None)
+    _require_images(splits, source, at_least=1 + cuts)
+    if validation is not None:
+        return train, validation, test
+    if test is None:
+        train, test = _cut(train, TEST_FRACTION, TEST_SEED)
+    train, validation = _cut(train, fraction, seed)
+    return train, validation, test
+
+
+def _cut(array: ImageArray, fraction: float, seed: int) -> tuple[ImageArray, ImageArray]:
+    kept, cut = stratified_cut(array.labels, fraction, seed)
+    return array.subset(kept), array.subset(cut)
+
+
+def _require_images(splits: dict[SplitName, ImageArray], source: Source, at_least: int) -> None:
+    if len(source.classes) < 2:
+        raise DataError(f"{source.name} has the single class {source.classes[0]!r}; there is nothing to tell apart")
+    counts = np.bincount(splits["train"].labels, minlength=len(source.classes))
+    for class_name, count in zip(source.classes, counts.tolist(), strict=True):
+        if count == 0:
+            raise DataError(
+                f"class {class_name!r} of {source.name} has no readable image in train; add some, or remove its folder"
+            )
+        if count < at_least:
+            raise DataError(
+                f"class {class_name!r} of {source.name} has {count} readable images in train; {at_least} are needed, "
+                f"since {'validation and test are' if at_least > 2 else 'validation is'} cut from them"
+            )
+    for split_name, array in splits.items():
+        if not len(array):
+            raise DataError(f"none of the {split_name} images of {source.name} can be read; mend or remove them")

@@ -1,0 +1,177 @@
+"""Any picture to square uint8 pixels: the one path that the training cache and prediction share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from convatlas.data.source import Pixels, Split
+from convatlas.errors import DataError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+LONGEST_TIMES_SHORTEST = 32  # what is farther out never comes into the centre square
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImageError(DataError):
+    """A file that is not an image, is cut short, or holds pixels that have no agreed meaning as 8-bit colour."""
+
+
+def decode(image: Image.Image | Path, channels: int, resize: int) -> Pixels:
+    """The picture as uint8 [resize, resize, channels].
+
+    The short side is resized to ``resize`` (bilinear, antialiased) and the centre square cut out, as torchvision's
+    ``Resize(resize)`` and ``CenterCrop(resize)`` do; an image of that very size is not resampled. EXIF rotation is
+    applied. Transparent pixels come out white unless 4 channels are asked for. The first frame of an animation counts.
+
+    >>> decode(Image.new("L", (40, 30), 7), channels=3, resize=16)[0, 0]
+    array([7, 7, 7], dtype=uint8)
+
+    Raises:
+        UnreadableImageError: with the reason, in words.
+    """
+    with _reasons_in_words():
+        picture = to_mode(upright(load(image)), MODES[channels])
+        picture = _centre(_resize_short_side(_without_far_ends(picture), resize), resize, resize)
+    return np.array(picture, dtype=np.uint8).reshape(resize, resize, channels)
+
+
+def decode_file(path: str | Path, channels: int, resize: int) -> Pixels:
+    """`decode` for a file that a person named.
+
+    Raises:
+        UnreadableImageError: the reason, with the file's name before it.
+    """
+    try:
+        return decode(Path(path), channels, resize)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{path} cannot be read: {error}") from error
+
+
+def load(image: Image.Image | Path) -> Image.Image:
+    """The image with its pixels decoded.
+
+    Raises:
+        UnreadableImageError: Pillow cannot read it.
+    """
+    with _reasons_in_words():
+        picture = Image.open(io.BytesIO(image.read_bytes())) if isinstance(image, Path) else image
+        picture.load()
+        return picture
+
+
+def open_from(split: Split, index: int) -> Image.Image:
+    """One image of a split, of which only the header has been read: enough for its size and mode.
+
+    Raises:
+        UnreadableImageError: it is no image.
+    """
+    with _reasons_in_words():
+        return split.image(index)
+
+
+def load_from(split: Split, index: int) -> Image.Image:
+    """One image of a split with its pixels decoded.
+
+    Raises:
+        UnreadableImageError: Pillow cannot read it.
+    """
+    return load(open_from(split, index))
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The image turned as its camera says it was held (EXIF orientation)."""
+    if "exif" not in picture.info and picture.format not in ("TIFF", "MPO"):  # asking costs more than a small JPEG
+        return picture
+    try:
+        orientation = picture.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # damaged EXIF says nothing of the pixels; Pillow raises nearly anything
+        return picture
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def to_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """The image as L, RGB or RGBA, whatever it was: palette, CMYK, 16-bit, with or without transparency.
+
+    Raises:
+        UnreadableImageError: floating-point pixels, whose range nobody knows, or a mode that Pillow cannot convert.
+    """
+    if picture.mode == mode:
+        return picture
+    if picture.mode == "F":
+        raise UnreadableImageError("floating-point pixels, of unknown range; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        picture = _from_16_bit(picture)
+    if mode != "RGBA" and picture.has_transparency_data:
+        picture = _on_white(picture)
+    try:
+        return picture.convert(mode)
+    except ValueError as error:
+        raise UnreadableImageError(f"{picture.mode} pixels cannot be turned into {mode}") from error
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    # 65535 = 255 * 257, so white stays white; Pillow's own conversion clips everything above 255
+    values = np.asarray(picture).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    colours = picture.convert("RGBA")
+    white = Image.new("RGBA", colours.size, "white")
+    return Image.alpha_composite(white, colours).convert("RGB")
+
+
+def _resize_short_side(picture: Image.Image, side: int) -> Image.Image:
+    width, height = picture.size
+    short = min(width, height)
+    if short == side:
+        return picture
+    return picture.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
+
+
+def _without_far_ends(picture: Image.Image) -> Image.Image:
+    """A line of pixels enlarged to a square's side would fill the memory with what is then cut off."""
+    longest = LONGEST_TIMES_SHORTEST * min(picture.size)
+    return _centre(picture, min(picture.width, longest), min(picture.height, longest))
+
+
+def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+    return picture.crop((left, top, left + width, top + height))
+
+
+@contextmanager
+def _reasons_in_words() -> Iterator[None]:
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, not an image"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,236 @@
+"""Zip and tar archives, packed once into the cache: all members in one file, with an index.
+
+No member is ever written under its own name, so that no archive can write anywhere else; and 60,000 small images cost
+one file instead of 60,000. What a data set has no use for (links, devices, names that point outside) is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import lzma
+import mmap
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from convatlas.data.memo import cache_directory, file_stamp, read_json, remembered
+from convatlas.data.readers.folder import is_hidden
+from convatlas.errors import DataError
+from convatlas.files import replacing, write_text
+
+PACK_VERSION = 1  # raise it when packs are laid out otherwise
+
+# Bounds against archives made to fill a disk. Images hardly compress, so no honest archive comes near the ratio.
+MAX_MEMBERS = 5_000_000
+MAX_BYTES = 256 * 2**30
+MAX_RATIO = 200
+RATIO_COUNTS_FROM = 64 * 2**20
+
+_ZSTANDARD_MAGIC = b"\x28\xb5\x2f\xfd"
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The members of an archive, by name, in one file of the cache."""
+
+    path: Path
+    sha256: str  # of the archive
+    members: dict[str, tuple[int, int, str]]  # name -> offset and size in the file, SHA-256
+    folders: tuple[str, ...]
+
+    @cached_property
+    def _content(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes."""
+        offset, size, _ = self.members[name]
+        return self._content[offset : offset + size] if size else b""
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a member's bytes."""
+        return self.members[name][2]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is one that `open_archive` takes."""
+    endings = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst")
+    return path.name.lower().endswith(endings)
+
+
+def open_archive(path: Path) -> Pack:
+    r"""The archive's members; packed into the cache the first time, found there by its SHA-256 afterwards.
+
+    >>> open_archive(Path("ants-bees.tar")).read("ants-bees/train/ants/0013035.jpg")[:3]   # doctest: +SKIP
+    b'\xff\xd8\xff'
+
+    Raises:
+        DataError: the archive is damaged, holds links, devices or names that point outside, or unpacks to more than
+            the bounds above.
+        StorageError: the disk is full.
+    """
+    sha256 = remembered("archive", file_stamp(path), lambda: _sha256_of(path))
+    place = cache_directory() / "archives" / f"{sha256}-v{PACK_VERSION}"
+    index = read_json(place / "index.json")
+    if index is None or not _is_whole(place / "members.bin", index):
+        index = _pack(path, place)
+    members = {name: (offset, size, digest) for name, (offset, size, digest) in index["members"].items()}
+    return Pack(place / "members.bin", sha256, members, tuple(index["folders"]))
+
+
+def _is_whole(packed: Path, index: dict[str, Any]) -> bool:
+    return packed.is_file() and packed.stat().st_size == index["size"]
+
+
+def _pack(path: Path, place: Path) -> dict[str, Any]:
+    """Write ``members.bin``, then ``index.json``: where the index is, the pack is whole."""
+    members: dict[str, tuple[int, int, str]] = {}
+    folders: list[str] = []
+    allowance = _Allowance(path)
+    with replacing(place / "members.bin") as temporary, temporary.open("wb") as packed:
+        for member in _members(path):
+            allowance.count_member()
+            name = _safe_name(member.name, path)
+            if is_hidden(name):
+                continue
+            if member.read is None:
+                folders.append(name)
+            else:
+                members[name] = _copy(member.read, packed, allowance)
+        size = packed.tell()
+    index = {"size": size, "members": members, "folders": folders}
+    write_text(place / "index.json", json.dumps(index))
+    return index
+
+
+def _copy(read: Callable[[int], bytes], packed: IO[bytes], allowance: _Allowance) -> tuple[int, int, str]:
+    """Append a member; its offset, size and SHA-256."""
+    start, digest = packed.tell(), hashlib.sha256()
+    while chunk := read(_CHUNK):
+        allowance.count_bytes(len(chunk))
+        digest.update(chunk)
+        packed.write(chunk)
+    return start, packed.tell() - start, digest.hexdigest()
+
+
+class _Allowance:
+    """What an archive may still unpack to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._packed = path.stat().st_size
+        self._members = 0
+        self._bytes = 0
+
+    def count_member(self) -> None:
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise DataError(
+                f"{self._path} holds more than {MAX_MEMBERS:,} members; unpack it yourself and give the folder"
+            )
+
+    def count_bytes(self, number: int) -> None:
+        self._bytes += number
+        bomb = self._bytes > RATIO_COUNTS_FROM and self._bytes > MAX_RATIO * self._packed
+        if bomb or self._bytes > MAX_BYTES:
+            raise DataError(
+                f"{self._path} unpacks from {self._packed / 2**20:,.1f} MiB to over {self._bytes / 2**20:,.0f} MiB: "
+                "refused as a bomb. If you trust it, unpack it yourself and give the folder"
+            )
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    read: Callable[[int], bytes] | None  # None for a folder
+
+
+def _members(path: Path) -> Iterator[_Member]:
+    return _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
+
+
+def _zip_members(path: Path) -> Iterator[_Member]:
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise _refused(path, info.filename, "is a link")
+            if info.is_dir():
+                yield _Member(info.filename, None)
+                continue
+            with archive.open(info) as file:
+                yield _Member(info.filename, _reader(path, file))
+
+
+def _tar_members(path: Path) -> Iterator[_Member]:
+    with _reading(path), _tar_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for info in archive:
+            if info.isdir():
+                yield _Member(info.name, None)
+            elif info.isreg():
+                file = archive.extractfile(info)
+                assert file is not None, "a regular member has content"
+                yield _Member(info.name, _reader(path, file))
+            else:
+                raise _refused(path, info.name, "is a link" if info.issym() or info.islnk() else "is no regular file")
+
+
+def _tar_stream(path: Path) -> IO[bytes]:
+    """The file itself, since tarfile knows gzip, bzip2 and xz; through zstandard when it is one of those."""
+    file = path.open("rb")
+    is_zstandard = file.read(4) == _ZSTANDARD_MAGIC
+    file.seek(0)
+    if not is_zstandard:
+        return file
+    try:
+        import zstandard
+    except ImportError:
+        file.close()
+        raise DataError(f"{path} needs the zstandard package: pip install 'convatlas[zstd]'") from None
+    stream: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(file, closefd=True, read_across_frames=True)
+    return stream
+
+
+def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
+    def read(size: int) -> bytes:
+        with _reading(path):
+            return file.read(size)
+
+    return read
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Damage in an archive is the archive's fault, and is said so, whichever library finds it."""
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}. It is damaged or cut short; get it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # zipfile's way to say encrypted, or an unknown method
+        raise DataError(f"{path} cannot be unpacked: {error}. Unpack it yourself and give the folder") from error
+
+
+def _safe_name(name: str, path: Path) -> str:
+    inside = PurePosixPath(name.replace("\\", "/"))
+    if inside.is_absolute() or ".." in inside.parts:
+        raise _refused(path, name, "points outside of the archive")
+    return str(inside)
+
+
+def _refused(path: Path, member: str, why: str) -> DataError:
+    return DataError(f"{path} is refused: its member {member!r} {why}. Unpack it yourself, look, and give the folder")
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

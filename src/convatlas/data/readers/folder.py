@@ -1,0 +1,174 @@
+"""Image folders: which files are images, of which class and split, by where they lie.
+
+``class/image`` is a flat set, ``train|val|test/class/image`` a divided one; one enclosing folder is looked through.
+Archives are arranged by the same rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convatlas.data.memo import digest_of
+from convatlas.data.source import (
+    SPLITS,
+    FileSplit,
+    FileStore,
+    Source,
+    SplitName,
+    mirrored_images_keep_their_class,
+    natural_key,
+)
+from convatlas.errors import DataError
+
+# A file with no suffix or one of these is taken for an image, and named when it turns out not to be one.
+IMAGE_SUFFIXES = {
+    "apng", "avif", "bmp", "dds", "dib", "gif", "heic", "heif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg",
+    "pbm", "pcx", "pgm", "png", "pnm", "ppm", "psd", "sgi", "tga", "tif", "tiff", "webp",
+}  # fmt: skip
+SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files below a folder, by relative name with forward slashes."""
+
+    root: Path
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes."""
+        return (self.root / name).read_bytes()
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the file's bytes; of nothing, when it cannot be read."""
+        try:
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except OSError:  # decoding will name the file and the reason
+            return ""
+
+
+def open_folder(root: Path) -> Source:
+    """The data set in an image folder on disk.
+
+    Raises:
+        DataError: there are no class folders with images, or a val or test folder has no train beside it.
+    """
+    files, folders, stamps = [], [], []
+    for name, entry in _walk(root, root.resolve()):
+        if entry.is_dir():
+            folders.append(name)
+        elif entry.is_file():
+            status = entry.stat()
+            files.append(name)
+            stamps.append((name, status.st_size, status.st_mtime_ns))
+    stamp = digest_of(["folder", str(root.resolve()), sorted(stamps), sorted(folders)])
+    return arrange(Folder(root), files, folders, name=root.resolve().name, where=str(root), stamp=stamp)
+
+
+def arrange(
+    store: FileStore, files: Iterable[str], folders: Iterable[str], *, name: str, where: str, stamp: str
+) -> Source:
+    """The data set that files make by where they lie; an empty folder counts too, as a class with no images.
+
+    Raises:
+        DataError: as for `open_folder`.
+    """
+    files = sorted(files)
+    images = [file for file in files if _looks_like_an_image(file)]
+    layout = _layout(images, where)
+    placed = {image: place for image in images if (place := layout.place(image))}
+    if not placed:
+        raise DataError(
+            f"{where} holds no class folders with images; put the images of each class in a folder of its name"
+        )
+    empty = [place for folder in folders if (place := layout.place(f"{folder}/"))]
+    classes = tuple(sorted({class_name for _, class_name in (*placed.values(), *empty)}, key=natural_key))
+    present = {split for split, _ in placed.values()}
+    return Source(
+        name,
+        classes,
+        {split: _file_split(store, placed, split, classes) for split in SPLITS if split in present},
+        stamp,
+        mirror=mirrored_images_keep_their_class(classes),
+        ignored=tuple(file for file in files if file not in placed),
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    enclosing: int  # folders above the split or class folders
+    divided: bool  # into train, validation and test folders
+
+    def place(self, name: str) -> tuple[SplitName, str] | None:
+        """The split and class of a file, or None for one that lies in no class folder."""
+        parts = name.split("/")[self.enclosing :]
+        if len(parts) < 2 + self.divided:
+            return None
+        split: SplitName | None = "train"
+        if self.divided:
+            split, parts = SPLIT_FOLDERS.get(parts[0].lower()), parts[1:]
+        class_name = unicodedata.normalize("NFC", parts[0])  # macOS archives spell accents in two characters
+        return None if split is None else (split, class_name)
+
+
+def _layout(images: list[str], where: str) -> _Layout:
+    paths = [image.split("/") for image in images]
+    depth = 0
+    while _is_enclosed(paths, depth):
+        depth += 1
+    tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
+    splits = {SPLIT_FOLDERS[top] for top in tops if top in SPLIT_FOLDERS}
+    if tops and tops <= set(SPLIT_FOLDERS) and "train" not in splits:
+        raise DataError(f"{where} has folders {', '.join(sorted(tops))} and no train folder; add one, or rename them")
+    return _Layout(depth, divided="train" in splits)
+
+
+def _is_enclosed(paths: list[list[str]], depth: int) -> bool:
+    """Whether everything at this depth lies in one folder that is neither a split nor a class."""
+    tops = {path[depth] for path in paths if len(path) > depth + 1}
+    return len(tops) == 1 and tops.pop().lower() not in SPLIT_FOLDERS and any(len(path) > depth + 2 for path in paths)
+
+
+def _file_split(
+    store: FileStore, placed: dict[str, tuple[SplitName, str]], split: SplitName, classes: tuple[str, ...]
+) -> FileSplit:
+    number = {class_name: index for index, class_name in enumerate(classes)}
+    members = [(file, number[class_name]) for file, (of, class_name) in placed.items() if of == split]
+    return FileSplit(store, [file for file, _ in members], np.array([label for _, label in members], np.int64))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file belongs to an operating system rather than to the data: .DS_Store, __MACOSX, Thumbs.db."""
+    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in name.split("/"))
+
+
+def _looks_like_an_image(name: str) -> bool:
+    _, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return not dot or suffix.lower() in IMAGE_SUFFIXES
+
+
+def _walk(folder: Path, root: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a folder, through links, but never round a ring of them."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if is_hidden(entry.name):
+                continue
+            yield name, entry
+            if entry.is_dir() and not (entry.is_symlink() and Path(entry.path).resolve() in _above(folder, root)):
+                yield from _walk(Path(entry.path), root, f"{name}/")
+
+
+def _above(folder: Path, root: Path) -> set[Path]:
+    resolved = folder.resolve()
+    return {root, resolved, *resolved.parents}

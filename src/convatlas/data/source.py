@@ -1,0 +1,163 @@
+"""What a data set is before it is decoded: named classes, and up to three splits of images read one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Labels = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+SplitName = Literal["train", "validation", "test"]
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+class Split(Protocol):
+    """Labelled images in a fixed order; an image is read only when it is asked for."""
+
+    @property
+    def labels(self) -> Labels:
+        """Class number of every image, int64 [N]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image:
+        """The image, opened; a file's pixels are decoded only when they are first used."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages call the image, such as ``train/cats/0001.jpg``."""
+        ...
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of the image as it is stored: a file's bytes, an array's pixels."""
+        ...
+
+
+class ArraySplit:
+    """Images that are already one uint8 array [N, H, W] or [N, H, W, C], read at first use.
+
+    >>> split = ArraySplit("train", lambda: (np.zeros((2, 8, 8), np.uint8), np.array([0, 1])))
+    >>> len(split), split.image(0).size, split.name(1)
+    (2, (8, 8), 'train[1]')
+    """
+
+    def __init__(self, name: str, read: Callable[[], tuple[Pixels, Labels]]) -> None:
+        self._name = name
+        self._read = read
+
+    @cached_property
+    def _content(self) -> tuple[Pixels, Labels]:
+        return self._read()
+
+    @property
+    def images(self) -> Pixels:
+        """All the pixels, uint8."""
+        return self._content[0]
+
+    @property
+    def labels(self) -> Labels:
+        """Class number of every image, int64 [N]."""
+        return self._content[1]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        """One image as Pillow has it (mode L, RGB or RGBA)."""
+        pixels = self.images[index]
+        return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+    def name(self, index: int) -> str:
+        """``train[17]``: arrays have no file names."""
+        return f"{self._name}[{index}]"
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.images[index]).data).hexdigest()
+
+
+class FileStore(Protocol):
+    """Files by relative name, wherever they are: in a folder or packed from an archive."""
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes."""
+        ...
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the file's bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Images that are files of a store; ``names`` are relative, with forward slashes."""
+
+    store: FileStore
+    names: Sequence[str]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Image.Image:
+        """One image, opened but not yet decoded.
+
+        Raises:
+            OSError: the file is gone, or is not an image.
+        """
+        return Image.open(io.BytesIO(self.store.read(self.names[index])))
+
+    def name(self, index: int) -> str:
+        """The file's relative name."""
+        return self.names[index]
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of the file's bytes."""
+        return self.store.digest(self.names[index])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by name or path, opened but not decoded.
+
+    ``splits`` come in the order of ``SPLITS``. ``stamp`` says what the source is made of without reading it (paths,
+    sizes and times of change): while it stays the same, so do the images. ``mirror`` says whether a mirrored image
+    keeps its class, as a digit does not. ``ignored`` are files beside the images that are no images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[SplitName, Split]
+    stamp: str
+    mirror: bool = True
+    ignored: tuple[str, ...] = ()
+
+
+def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
+    """Sorting key that counts as people do.
+
+    >>> sorted(["10", "2", "1"], key=natural_key)
+    ['1', '2', '10']
+    """
+    parts = re.split(r"(\d+)", text)  # text, digits, text, ...: like is compared with like
+    return tuple(int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)), text
+
+
+def mirrored_images_keep_their_class(classes: Sequence[str]) -> bool:
+    """False for a set of glyphs: every class is one character, so that a mirrored image is another class or none.
+
+    >>> mirrored_images_keep_their_class(["cat", "dog"]), mirrored_images_keep_their_class(["0", "1", "2"])
+    (True, False)
+    """
+    return any(len(name) > 1 for name in classes)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from image_sets import make_folder, picture
+
+from convatlas.data.catalog import open_source
+from convatlas.data.source import FileSplit, Source
+from convatlas.errors import DataError
+
+
+def names(source: Source, split: str = "train") -> list[str]:
+    files = source.splits[split]  # type: ignore[index]
+    assert isinstance(files, FileSplit)
+    return list(files.names)
+
+
+def test_classes_come_in_natural_order_and_label_their_files(tmp_path: Path) -> None:
+    source = open_source(make_folder(tmp_path / "numbers", {"10": 1, "2": 2, "1": 1}))
+    assert source.classes == ("1", "2", "10")
+    labels = dict(zip(names(source), source.splits["train"].labels.tolist(), strict=True))
+    assert labels == {"1/000.png": 0, "10/000.png": 2, "2/000.png": 1, "2/001.png": 1}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val", "test"), ["train", "validation", "test"]),
+        (("Train", "Validation"), ["train", "validation"]),
+        (("training", "valid", "testing"), ["train", "validation", "test"]),
+        (("test", "train"), ["train", "test"]),
+        (("train",), ["train"]),
+    ],
+)
+def test_split_folders_by_their_usual_names(tmp_path: Path, folders: tuple[str, ...], splits: list[str]) -> None:
+    layout = {f"{folder}/{name}": 1 for folder in folders for name in ("a1", "b1")}
+    source = open_source(make_folder(tmp_path / "set", layout))
+    assert list(source.splits) == splits
+    assert all(len(split) == 2 for split in source.splits.values())
+
+
+def test_one_enclosing_folder_is_looked_through(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set", {"photos/inner/train/cats": 2, "photos/inner/train/dogs": 1})
+    source = open_source(tmp_path / "set")
+    assert source.classes == ("cats", "dogs")
+    assert names(source)[0] == "photos/inner/train/cats/000.png"
+
+
+def test_an_image_in_a_folder_below_its_class_belongs_to_the_class(tmp_path: Path) -> None:
+    source = open_source(make_folder(tmp_path / "set", {"cats/indoors/2020": 1, "cats": 1, "dogs": 1}))
+    assert source.classes == ("cats", "dogs")
+    assert source.splits["train"].labels.tolist() == [0, 0, 1]
+
+
+def test_an_empty_folder_is_a_class(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1})
+    (root / "birds").mkdir()
+    assert open_source(root).classes == ("birds", "cats", "dogs")
+
+
+def test_what_is_hidden_is_not_there_and_what_is_no_image_is_listed(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1, ".cache": 1, "__MACOSX/cats": 1})
+    for name in (".DS_Store", "cats/Thumbs.db", "cats/._000.png"):
+        (root / name).write_bytes(b"x")
+    (root / "README.txt").write_text("about")
+    (root / "cats/notes.csv").write_text("a,b")
+    picture(99).save(root / "sample.png")
+    source = open_source(root)
+    assert source.classes == ("cats", "dogs")
+    assert names(source) == ["cats/000.png", "dogs/000.png"]
+    assert source.ignored == ("README.txt", "cats/notes.csv", "sample.png")
+
+
+def test_a_file_without_an_ending_is_taken_for_an_image(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1})
+    (root / "cats/000.png").rename(root / "cats/000")
+    assert names(open_source(root)) == ["cats/000", "dogs/000.png"]
+
+
+def test_accents_are_one_class_however_they_are_spelt(tmp_path: Path) -> None:
+    composed, decomposed = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
+    root = make_folder(tmp_path / "日本", {f"train/{composed}": 1, "train/ø": 1, f"test/{decomposed}": 1})
+    source = open_source(root)
+    assert source.classes == (composed, "ø")
+    assert source.splits["test"].labels.tolist() == [0]
+    assert source.splits["test"].image(0).size == (12, 10)  # found under the name it has on disk
+
+
+def test_links_are_followed_but_never_round_in_a_ring(tmp_path: Path) -> None:
+    elsewhere = make_folder(tmp_path / "elsewhere", {"dogs": 2})
+    root = make_folder(tmp_path / "set", {"cats": 1})
+    (root / "dogs").symlink_to(elsewhere / "dogs", target_is_directory=True)
+    (root / "cats/again").symlink_to(root, target_is_directory=True)
+    (root / "cats/gone.png").symlink_to(tmp_path / "nothing.png")
+    assert names(open_source(root)) == ["cats/000.png", "dogs/000.png", "dogs/001.png"]
+
+
+def test_classes_of_single_characters_are_glyphs_and_not_to_be_mirrored(tmp_path: Path) -> None:
+    assert not open_source(make_folder(tmp_path / "glyphs", {"a": 1, "b": 1})).mirror
+    assert open_source(make_folder(tmp_path / "words", {"a": 1, "bee": 1})).mirror
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({}, "holds no class folders with images"),
+        ({".": 2}, "holds no class folders with images"),
+        ({"cats": 0, "dogs": 0}, "holds no class folders with images"),
+        ({"val/cats": 1, "test/cats": 1}, "has folders test, val and no train folder"),
+    ],
+)
+def test_folders_that_are_no_data_set_say_so(tmp_path: Path, layout: dict[str, int], message: str) -> None:
+    root = make_folder(tmp_path / "set", layout)
+    root.mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=message) as error:
+        open_source(root)
+    assert str(root) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_touched_file_changes_the_stamp_and_a_second_look_does_not(pets: Path) -> None:
+    stamp = open_source(pets).stamp
+    assert open_source(pets).stamp == stamp
+    picture(77).save(pets / "cats/000.png")
+    assert open_source(pets).stamp != stamp
