@@ -38,8 +38,6 @@ from convatlas.training.processes import is_main, made_by_main, main_process_fir
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe, load_recipe, parse_recipe
 
-EVALUATION_BATCH = 128
-
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -129,7 +127,9 @@ def resume(
     """
     opened = Run.open(run)
     recipe = parse_recipe(opened.card.recipe, where=str(opened.path / "card.json"))
-    recipe = recipe.updated(**_given(epochs=epochs, time_budget=time_budget))
+    longer = _given(epochs=epochs, time_budget=time_budget)
+    if longer:
+        recipe = recipe.updated(**longer, patience=None)  # a length that is asked for is not cut short
     if opened.card.status == "finished" and recipe.model_dump(mode="json") == opened.card.recipe:
         raise RunError(f"{opened.path} is finished. Give --epochs or --time-budget to train it further")
     dataset = _dataset_of(opened)
@@ -213,7 +213,9 @@ def _keep(run: Run, evaluation: Evaluation, images: str, remarks: tuple[str, ...
 
 def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool) -> Evaluation:
     network = run.model()
-    batches = Batches(images, run.card.preprocessing, EVALUATION_BATCH, device=processes().device, ten_crop=ten_crop)
+    preprocessing = run.card.preprocessing
+    size = max(1, preprocessing.evaluation_batch // (10 if ten_crop else 1))
+    batches = Batches(images, preprocessing, size, device=processes().device, ten_crop=ten_crop)
     return evaluate_model(network.to(processes().device), batches, run.card.classes)
 
 

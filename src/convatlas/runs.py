@@ -34,7 +34,6 @@ FORMAT_VERSION = 1
 DEFAULT_ROOT = Path("runs")
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
-PREDICTION_BATCH = 64
 
 
 class ModelCard(BaseModel):
@@ -181,8 +180,8 @@ class Run:
         paths = [images] if isinstance(images, str | Path) else list(images)
         preprocessing = self.card.preprocessing
         predictions = []
-        for start in range(0, len(paths), PREDICTION_BATCH):
-            names = paths[start : start + PREDICTION_BATCH]
+        for start in range(0, len(paths), preprocessing.evaluation_batch):
+            names = paths[start : start + preprocessing.evaluation_batch]
             pixels = np.stack([_pixels(name, preprocessing) for name in names])
             with torch.inference_mode():
                 probabilities = self.model()(preprocessing.normalize(torch.from_numpy(pixels))).softmax(dim=1)

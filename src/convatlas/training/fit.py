@@ -30,7 +30,6 @@ from convatlas.training.recipe import Recipe
 from convatlas.training.schedules import learning_rate
 
 CHECKPOINT_EVERY = 300.0  # seconds: the most work that a kill within a long epoch can cost
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class _Training:
             seed=recipe.seed,
             device=device,
         )
-        self.validation = Batches(dataset.validation, preprocessing, EVALUATION_BATCH, device=device)
+        self.validation = Batches(dataset.validation, preprocessing, preprocessing.evaluation_batch, device=device)
         self.plan = Plan(recipe, len(self.train))
         self.tensorboard = TensorBoardLog(directory / "tensorboard")
 
@@ -131,10 +130,9 @@ class _Training:
             state.step += 1
             state.total_steps += 1
             state.tally.images += batch.global_size
-            if self.learner.world > 1 and state.total_steps % AGREE_EVERY:
-                continue
-            state.seconds, stopping = self.learner.agree(clock.now(), stop.requested)
-            state.tally.seconds = before + state.seconds - clock.start
+            if self.learner.world == 1 or state.total_steps % AGREE_EVERY == 0:
+                state.seconds, stopping = self.learner.agree(clock.now(), stop.requested)
+                state.tally.seconds = before + state.seconds - clock.start
             if state.seconds - shown >= REDRAW_EVERY:
                 shown = state.seconds
                 self._show(state, sums.tolist(), began)
@@ -162,8 +160,6 @@ class _Training:
         state.tally = Tally()
         state.history.append(row)
         self._check_progress(state, row)
-        if self.learner.accelerator.scaler is not None:
-            state.loss_scale = self.learner.accelerator.scaler.state_dict()
         self.learner.save(self.directory, state, as_best=is_best)
         if self.learner.accelerator.is_main_process:
             write_csv(self.directory / "history.csv", state.history)

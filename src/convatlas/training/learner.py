@@ -27,17 +27,21 @@ AGREE_EVERY = 10  # steps between two agreements of many processes on the time a
 
 
 class Learner:
-    """Takes optimiser steps, and gives and takes back everything that a checkpoint holds."""
+    """Takes optimiser steps, and gives and takes back everything that a checkpoint holds.
+
+    ``model`` is what is trained; ``bare_model`` is the same network without the wrappers of several processes, mixed
+    precision and compilation.
+    """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.recipe = recipe
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
-        model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
-        self.average = _moving_average(model, recipe.ema_decay)
-        optimizer = build_optimizer(model, recipe)
-        compiled = torch.compile(model) if recipe.compile else model
-        self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
+        self.bare_model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.average = _moving_average(self.bare_model, recipe.ema_decay)
+        self._bare_optimizer = build_optimizer(self.bare_model, recipe)
+        runnable = torch.compile(self.bare_model) if recipe.compile else self.bare_model
+        self.model, self.optimizer = self.accelerator.prepare(runnable, self._bare_optimizer)
 
     @property
     def rank(self) -> int:
@@ -48,12 +52,6 @@ class Learner:
     def world(self) -> int:
         """How many processes train together."""
         return int(self.accelerator.num_processes)
-
-    @property
-    def bare_model(self) -> nn.Module:
-        """The network without the wrappers of many processes and of compilation."""
-        bare: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return bare
 
     @property
     def judged_model(self) -> nn.Module:
@@ -98,6 +96,8 @@ class Learner:
 
     def save(self, directory: Path, state: TrainingState, *, as_best: bool) -> None:
         """Write the checkpoint, and the network as the best one so far if it is."""
+        if self.accelerator.scaler is not None:
+            state.loss_scale = self.accelerator.scaler.state_dict()
         if self.accelerator.is_main_process:
             if as_best:
                 checkpoint.save_weights(directory / checkpoint.BEST_WEIGHTS, self.judged_model.state_dict())
@@ -140,11 +140,6 @@ class Learner:
     @property
     def _sum_dtype(self) -> torch.dtype:
         return torch.float32 if self.accelerator.device.type == "mps" else torch.float64  # MPS has no float64
-
-    @property
-    def _bare_optimizer(self) -> torch.optim.Optimizer:
-        bare: torch.optim.Optimizer = self.optimizer.optimizer
-        return bare
 
     def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.recipe.loss == "mse":

@@ -1,0 +1,41 @@
+"""Every family leaves the loss of guessing with the recipe it has by default; plain VGG and AlexNet are the hard ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import convatlas
+from convatlas.training.progress import Silent
+
+GUESSING = 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "steps"),
+    [
+        ("lenet5", 28, 60),
+        ("lenet5_1998", 32, 200),
+        pytest.param("cnn5_cifar", 16, 120, marks=pytest.mark.slow),
+        pytest.param("vgg10_cifar", 32, 100, marks=pytest.mark.slow),
+        pytest.param("vgg11_bn_cifar", 32, 80, marks=pytest.mark.slow),
+        pytest.param("alexnet", 64, 120, marks=pytest.mark.slow),
+        pytest.param("vgg11", 32, 80, marks=pytest.mark.slow),
+        pytest.param("vgg16", 32, 80, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_learns_by_default(name: str, image_size: int, steps: int, tmp_path: Path) -> None:
+    run = convatlas.train(name, "digits", image_size=image_size, steps=steps, out=tmp_path / "run", watch=Silent())
+    assert run.card.best is not None
+    assert run.card.best["validation_accuracy"] > 4 * GUESSING, run.card.findings
+    assert run.card.findings == ()
+
+
+def test_the_faithful_recipe_of_zeros_does_not_learn_and_says_why(tmp_path: Path) -> None:
+    run = convatlas.train(
+        "cnn5_cifar", "digits", recipe="cnn5-cifar10", image_size=16, epochs=5, out=tmp_path / "run", watch=Silent()
+    )
+    assert "every unit of features" in run.card.findings[0]
+    assert run.card.best is not None
+    assert run.card.best["validation_accuracy"] < 2 * GUESSING
