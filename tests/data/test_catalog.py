@@ -74,26 +74,10 @@ def test_cifar_offline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         open_source(name)
 
 
-@pytest.mark.parametrize(
-    ("size", "mode", "image_size", "expected"),
-    [
-        ((8, 8), "L", None, Geometry(1, 8, 8)),
-        ((32, 32), "RGB", None, Geometry(3, 32, 32)),
-        ((32, 32), "RGB", 64, Geometry(3, 64, 64)),
-        ((500, 375), "RGB", None, Geometry(3, 256, 224)),
-        ((500, 375), "L", 112, Geometry(1, 128, 112)),
-        ((20, 12), "RGB", None, Geometry(3, 256, 224)),
-    ],
-)
-def test_the_geometry_follows_the_images(
-    tmp_path: Path, size: tuple[int, int], mode: str, image_size: int | None, expected: Geometry
+def test_the_geometry_is_looked_at_once_and_damaged_files_have_no_say(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from image_sets import picture
-
-    for name in ("cats", "dogs"):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        picture(0, size=size, mode=mode).save(tmp_path / "set" / name / "a.png")
-    (tmp_path / "set/cats/broken.png").write_bytes(b"broken")
-    source = open_source(tmp_path / "set")
-    for _ in range(2):  # looked at, and remembered
-        assert choose_geometry(source, native_size=224, image_size=image_size) == expected
+    (pets / "cats/000.png").write_bytes(b"broken")
+    first = choose_geometry(open_source(pets), native_size=224)
+    monkeypatch.setattr("convatlas.data.geometry.open_from", lambda *_: pytest.fail("an image was looked at again"))
+    assert choose_geometry(open_source(pets), native_size=224) == first == Geometry(channels=3, resize=256, crop=224)
