@@ -18,7 +18,13 @@ def card() -> Card:
         preprocessing=Preprocessing(channels=1, resize=12, crop=12, scale=1 / 255, mean=(0.0,), std=(1.0,)),
         recipe={},
         data=DataCard(
-            name="insects", location="/insects", fingerprint="f", counts={}, split_seed=0, validation_fraction=0.1
+            name="insects",
+            location="/insects",
+            fingerprint="f",
+            counts={},
+            mirror=True,
+            split_seed=0,
+            validation_fraction=0.1,
         ),
         environment={},
     )

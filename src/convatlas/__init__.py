@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convatlas.api import evaluate, load, train
+    from convatlas.api import evaluate, load, resume, train
     from convatlas.data import open_source
     from convatlas.errors import ConvatlasError
     from convatlas.models import Classifier, create_model, list_models
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "load_recipe",
     "open_source",
+    "resume",
     "train",
 ]
 
@@ -52,6 +53,7 @@ _HOMES = {
     "load": "api",
     "load_recipe": "training.recipe",
     "open_source": "data",
+    "resume": "api",
     "train": "api",
 }
 

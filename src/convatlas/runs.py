@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from convatlas import files
-from convatlas.data.decode import UnreadableImageError, decode
+from convatlas.data.decode import decode_file
 from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import DataError, RunError
+from convatlas.errors import RunError
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import torch
 
     from convatlas.models.contract import Classifier
@@ -48,7 +47,10 @@ class ModelCard(BaseModel):
 
 
 class DataCard(BaseModel):
-    """Which images: where they came from, a hash of their content, and how they were split."""
+    """Which images: where they came from, a hash of their content, and how they were split.
+
+    ``mirror`` says whether a mirrored image keeps its class.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,12 +59,13 @@ class DataCard(BaseModel):
     fingerprint: str
     counts: dict[str, int]
     skipped: tuple[tuple[str, str], ...] = ()
+    mirror: bool
     split_seed: int
     validation_fraction: float | None
 
 
 class Card(BaseModel):
-    """What a run says of itself; ``metrics`` and ``findings`` are filled in as they become known."""
+    """What a run says of itself; ``best``, ``test`` and ``findings`` are filled in as they become known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +82,16 @@ class Card(BaseModel):
     test_evaluations: int = 0
     findings: tuple[str, ...] = ()
     environment: dict[str, str]
-    parent: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.classes) != self.model.num_classes:
+            raise ValueError(f"{len(self.classes)} classes for a network of {self.model.num_classes}")
+        if self.preprocessing.channels != self.model.in_channels:
+            raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
+        if self.preprocessing.crop != self.model.image_size:
+            raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -116,10 +128,7 @@ class Run:
             RunError: ``path`` holds something already.
         """
         path = path or DEFAULT_ROOT / f"{card.created[:10]}-{card.model.name}-{card.data.name}-{secrets.token_hex(2)}"
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} exists already and is not empty. Choose another --out, or go on with --resume {path}"
-            )
+        refuse_taken(path)
         run = cls(path, card)
         run.update()
         return run
@@ -148,7 +157,11 @@ class Run:
         Raises:
             RunError: another process is at it.
         """
-        with (self.path / ".lock").open("w") as lock:
+        try:
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        with lock:
             try:
                 _lock(lock)
             except OSError as error:
@@ -179,12 +192,14 @@ class Run:
 
         paths = [images] if isinstance(images, str | Path) else list(images)
         preprocessing = self.card.preprocessing
+        device = next(self.model().parameters()).device
         predictions = []
         for start in range(0, len(paths), preprocessing.evaluation_batch):
             names = paths[start : start + preprocessing.evaluation_batch]
-            pixels = np.stack([_pixels(name, preprocessing) for name in names])
+            pixels = np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in names])
             with torch.inference_mode():
-                probabilities = self.model()(preprocessing.normalize(torch.from_numpy(pixels))).softmax(dim=1)
+                inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
+                probabilities = self.model()(inputs).softmax(dim=1)
             predictions += [self._prediction(name, row, top) for name, row in zip(names, probabilities, strict=True)]
         return predictions
 
@@ -211,6 +226,20 @@ class Run:
             reason = str(error).splitlines()[0]
             raise RunError(f"{weights} does not hold the weights of {self.card.model.name}: {reason}") from error
         return model.eval()
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a place for a new run that holds something already.
+
+    Raises:
+        RunError: it does, or cannot be looked at.
+    """
+    try:
+        is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise RunError(f"{path} cannot be used for a run: {error.strerror}. Choose another --out") from error
+    if not is_free:
+        raise RunError(f"{path} exists already and is not empty. Choose another --out, or go on with --resume {path}")
 
 
 def list_runs(root: Path = DEFAULT_ROOT) -> tuple[list[Run], list[str]]:
@@ -256,13 +285,6 @@ def _lock(file: IO[str]) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _pixels(image: str | Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    try:
-        return decode(Path(image), preprocessing.channels, preprocessing.resize)
-    except UnreadableImageError as error:
-        raise DataError(f"cannot predict {image}: {error}") from error
-
-
 def _read_card(directory: Path) -> Card:
     path = directory / CARD
     try:
@@ -281,7 +303,8 @@ def _read_card(directory: Path) -> Card:
     except ValidationError as error:
         complaint = error.errors()[0]
         place = ".".join(str(part) for part in complaint["loc"])
-        raise RunError(f"{path} is damaged at {place}: {complaint['msg']}") from error
+        where = f" at {place}" if place else ""
+        raise RunError(f"{path} is damaged{where}: {complaint['msg'].removeprefix('Value error, ')}") from error
 
 
 def _processor() -> str:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+import convatlas as convatlas_api
+from convatlas.training.progress import Silent
+
 Command = Callable[..., Any]
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
@@ -102,7 +105,7 @@ def test_a_run_moves_and_still_predicts(run: Path, photos: Path, tmp_path: Path)
 def test_a_finished_run_is_extended(convatlas: Command, run: Path) -> None:
     answer = convatlas("train", "--resume", run)
     assert answer.code == 2
-    assert "is finished. Give --epochs" in answer.err
+    assert "has already trained 8 epochs" in answer.err
     answer = convatlas("train", "--resume", run, "--epochs", 9)
     assert answer.code == 0, answer.err
     card = json.loads((run / "card.json").read_text())
@@ -110,6 +113,78 @@ def test_a_finished_run_is_extended(convatlas: Command, run: Path) -> None:
     assert card["test_evaluations"] == 2
     assert "tested 2 times" in answer.out
     assert len((run / "history.csv").read_text().splitlines()) == 1 + 9
+
+
+def test_less_than_was_trained_is_refused_and_changes_nothing(convatlas: Command, run: Path) -> None:
+    before = (run / "card.json").read_bytes()
+    for length in (["--epochs", 8], ["--epochs", 2], ["--time-budget", "0.01s"]):
+        answer = convatlas("train", "--resume", run, *length)
+        assert answer.code == 2
+        assert "has already trained 8 epochs" in answer.err
+    assert (run / "card.json").read_bytes() == before
+
+
+def test_a_kill_between_training_and_testing_leaves_a_run_to_resume(
+    convatlas: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convatlas.api._test_once", die)
+        with pytest.raises(Killed):
+            convatlas_api.train("lenet5", photos, epochs=1, out=tmp_path / "run", watch=Silent())
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["status"] == "training"
+    assert convatlas("train", "--resume", tmp_path / "run").code == 0
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert (card["status"], card["test_evaluations"]) == ("finished", 1)
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 1 + 1
+
+
+def test_images_that_moved_are_named_again(convatlas: Command, photos: Path, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(photos, tmp_path / "images"))
+    run = tmp_path / "run"
+    assert convatlas("train", "lenet5", "--data", images, "--epochs", 1, "--out", run).code == 0
+    moved = images.rename(tmp_path / "moved")
+    for command in (["train", "--resume", run, "--epochs", 2], ["evaluate", run]):
+        answer = convatlas(*command)
+        assert answer.code == 2
+        assert "name their place with --data" in answer.err
+    tested = json.loads((run / "card.json").read_text())["test"]["n"]
+    answer = convatlas("evaluate", run, "--data", moved, "--json")
+    assert json.loads(answer.out)["n"] == tested  # its own images: the test set, not what it was trained on
+    assert convatlas("train", "--resume", run, "--epochs", 2, "--data", moved).code == 0
+    assert convatlas("evaluate", run).code == 0
+
+
+def test_damaged_images_are_told_before_training(convatlas: Command, photos: Path, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(photos, tmp_path / "images"))
+    for name in ("1.jpg", "2.jpg"):
+        (images / "red" / name).write_bytes(b"no picture")
+    answer = convatlas("train", "lenet5", "--data", images, "--epochs", 1, "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    assert "2 files cannot be read and are left out: red/1.jpg, red/2.jpg" in " ".join(answer.out.split())
+    answer = convatlas("train", "lenet5", "--data", images, "--epochs", 1, "--out", tmp_path / "r2", "--strict")
+    assert answer.code == 2
+    assert "1.jpg" in answer.err
+
+
+def test_every_look_at_the_test_set_is_counted(convatlas: Command, run: Path) -> None:
+    for _ in range(2):
+        assert convatlas("evaluate", run).code == 0
+    assert json.loads((run / "card.json").read_text())["test_evaluations"] == 3
+
+
+def test_digits_have_no_ten_crops(convatlas: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert convatlas("train", "lenet5", "--data", "digits", "--image-size", 16, "--epochs", 1, "--out", run).code == 0
+    assert "flip" not in (run / "card.json").read_text()
+    answer = convatlas("evaluate", run, "--ten-crop")
+    assert answer.code == 2
+    assert "mirrored digits change their class" in answer.err
 
 
 def test_evaluating_on_other_images(convatlas: Command, run: Path, photos: Path, tmp_path: Path) -> None:
@@ -151,5 +226,6 @@ def test_the_report_is_offline_and_tells_the_result(trained: Path) -> None:
     page = (trained / "report.html").read_text()
     card = json.loads((trained / "card.json").read_text())
     assert "lenet5" in page
-    assert f"{card['test']['accuracy'] * 100:.1f}"[:3] in page
+    assert f"of {card['test']['n']} test images" in page
+    assert "95 % interval" in page
     assert 'src="http' not in page

@@ -42,6 +42,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "lenet5", "--data", "digits", "--epochs", "2", "--time-budget", "1m"], "exactly one of"),
         (["train", "--resume", "nowhere"], "nowhere is not a run"),
         (["train", "lenet5", "--resume", "nowhere"], "leave out MODEL"),
+        (["train", "--resume", "nowhere", "--seed", "0", "--strict"], "leave out --seed, --strict"),
+        (["train", "lenet5", "--data", "digits", "--set", "initialization_std=0.1"], "goes with initialization"),
+        (["train", "lenet5", "--data", "digits", "--set", "learning_rate=1e300"], "learning_rate"),
         (["evaluate", "nowhere"], "is not a run"),
         (["predict", "nowhere", "x.png"], "is not a run"),
         (["recipes", "nope"], "no recipe named 'nope'"),
@@ -68,6 +71,42 @@ def test_a_run_directory_that_is_taken_is_not_overwritten(run: Path, convatlas: 
     assert answer.code == 2
     assert "not empty" in answer.err
     assert (run / "card.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a"]}, "1 classes for a network of 10"),
+        ({"preprocessing": {"crop": 12}}, "images of 12 for a network of 16"),
+        ({"model": {"in_channels": 3}}, "1 channels for a network of 3"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(
+    change: dict[str, Any], message: str, run: Path, tmp_path: Path, convatlas: Command
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    card = json.loads((copy / "card.json").read_text())
+    for name, value in change.items():
+        card[name] = card[name] | value if isinstance(value, dict) else value
+    (copy / "card.json").write_text(json.dumps(card))
+    answer = convatlas("predict", copy, "x.png")
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_running_out_of_memory_is_one_line(convatlas: Command) -> None:
+    answer = convatlas("train", "lenet5", "--data", "digits", "--image-size", 200_000)
+    assert answer.code == 2
+    assert "out of memory" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_printed_command_can_be_pasted(tmp_path: Path, convatlas: Command) -> None:
+    import shlex
+
+    out = tmp_path / "my [red] run"
+    answer = convatlas("train", "lenet5", "--data", "digits", "--image-size", 16, "--epochs", 1, "--out", out)
+    assert f"convatlas predict {shlex.quote(str(out))} IMAGE..." in answer.out
 
 
 def test_a_picture_that_is_none_is_named(run: Path, tmp_path: Path, convatlas: Command) -> None:

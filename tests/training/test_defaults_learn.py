@@ -1,4 +1,4 @@
-"""Every family leaves the loss of guessing with the recipe it has by default; plain VGG and AlexNet are the hard ones."""
+"""Every family leaves the loss of guessing with its default recipe; plain VGG and AlexNet are the hard ones."""
 
 from __future__ import annotations
 

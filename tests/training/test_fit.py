@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.nn import functional
 from convatlas.data.batches import Batches
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import RunError, TrainingError
+from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.models import create_model
 from convatlas.training import checkpoint
 from convatlas.training.fit import fit
@@ -184,6 +186,103 @@ def test_dropout_is_seeded_by_the_step_and_the_callers_random_state_is_kept(
     torch.manual_seed(2)
     fit(other, dataset, preprocessing, RECIPE, tmp_path / "other")
     assert_same_weights(last_weights(tmp_path / "one"), last_weights(tmp_path / "other"))
+
+
+def normalized() -> nn.Module:
+    """A network with running statistics and dropout, both of which a resumed training must take up exactly."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(400, 2)
+    )
+
+
+def test_batch_norm_and_dropout_are_taken_up_exactly(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fit.REDRAW_EVERY", 0.0)
+    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "whole")
+    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", watch=StopAt(7))
+    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", resume=True)
+    assert_same_weights(last_weights(tmp_path / "whole"), last_weights(tmp_path / "stopped"))
+
+
+def test_a_long_epoch_is_kept_in_its_middle(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a checkpoint after every step, a kill anywhere costs one step; the weights are those of no checkpoints."""
+    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path / "few")
+    monkeypatch.setattr("convatlas.training.fit.CHECKPOINT_EVERY", 0.0)
+    kept = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *given: (kept.append(given[1].total_steps), save(*given)))
+    outcome = fit(lenet(), dataset, preprocessing, RECIPE, tmp_path / "many")
+    assert kept == list(range(1, 16))
+    assert len(outcome.state.history) == 3
+    assert_same_weights(last_weights(tmp_path / "few"), last_weights(tmp_path / "many"))
+
+
+def test_stopping_in_the_very_last_step_still_validates(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fit.REDRAW_EVERY", 0.0)
+    outcome = fit(lenet(), dataset, preprocessing, RECIPE.updated(steps=3), tmp_path, watch=StopAt(3))
+    assert not outcome.interrupted
+    assert len(outcome.state.history) == 1
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_history_that_missed_its_last_row_is_mended(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path)
+    complete = (tmp_path / "history.csv").read_text()
+    (tmp_path / "history.csv").write_text("".join(complete.splitlines(keepends=True)[:-1]))
+    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
+    assert (tmp_path / "history.csv").read_text() == complete
+
+
+def test_a_checkpoint_of_several_processes_is_not_taken_up_by_one(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    fit(lenet(), dataset, preprocessing, RECIPE.updated(epochs=1), tmp_path)
+    state = (tmp_path / "state.json").read_text()
+    (tmp_path / "state.json").write_text(state.replace('"world": 1', '"world": 2'))
+    with pytest.raises(RunError, match="2 processes together"):
+        fit(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
+
+
+def test_a_batch_too_small_for_batch_norm_is_refused_by_name(
+    dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"batch_size is 1.*batch_size=2 or more"):
+        fit(normalized(), dataset, preprocessing, RECIPE.updated(batch_size=1), tmp_path)
+    fit(lenet(), dataset, preprocessing, RECIPE.updated(batch_size=1, steps=3, learning_rate=1e-3), tmp_path)
+
+
+def test_a_full_disk_ends_a_training_in_one_line_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    """The kernel refuses to let a file grow past a limit that the card fits in and the second checkpoint does not."""
+    script = f"""
+import resource, sys
+from convatlas.training import fit as loop
+validate, seen = loop._Training._validate, []
+def filling(self, state):
+    if seen:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    seen.append(1)
+    validate(self, state)
+loop._Training._validate = filling
+sys.argv = ["convatlas", "train", "lenet5", "--data", "digits", "--image-size", "16", "--epochs", "2",
+            "--out", {str(tmp_path / "run")!r}]
+from convatlas.cli import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "cannot write" in result.stderr
+    assert "Traceback" not in result.stderr
+    state, weights, _ = checkpoint.load(tmp_path / "run")
+    assert state.epoch == 1
+    assert weights
 
 
 def test_a_finished_training_goes_on_to_more_epochs(

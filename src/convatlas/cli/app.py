@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 from typer._click.exceptions import ClickException  # Typer's own error base, which it does not export
@@ -40,13 +41,24 @@ def main() -> None:
     """Run the command line; a mistake is one line on standard error and exit code 2."""
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except (ConvatlasError, ClickException) as error:
-        message = error.format_message() if isinstance(error, ClickException) else str(error)
-        print(f"convatlas: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(MISTAKE)
-    except (KeyboardInterrupt, typer.Abort):
-        print("convatlas: stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `convatlas models | head`
         sys.stderr.close()
         sys.exit(0)
+    except (ConvatlasError, ClickException) as error:
+        message = error.format_message() if isinstance(error, ClickException) else str(error)
+        _complain(message)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        _complain(f"cannot use{place}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):
+            raise
+        _complain("out of memory. Use a smaller --set batch_size=..., a smaller --image-size or a smaller network")
+    except (KeyboardInterrupt, typer.Abort):
+        print("convatlas: stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _complain(message: str) -> NoReturn:
+    print(f"convatlas: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(MISTAKE)

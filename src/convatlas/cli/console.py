@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,12 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
+def wide_console() -> Console:
+    """A console whose tables are not squeezed into 80 columns when they go to a file or another program."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
 def plain_table(*columns: str) -> Table:
     """A table without lines; columns after the first are figures, aligned right."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -35,14 +42,14 @@ def plain_table(*columns: str) -> Table:
 def print_run_summary(run: Run) -> int:
     """What a training ended with and what to do next; returns the exit code."""
     console = Console(highlight=False, soft_wrap=True)
-    card = run.card
+    card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
         console.print(
             f"best validation accuracy {card.best['validation_accuracy']:.2%} at epoch {card.best['epoch']:.4g} "
             f"(n = {card.data.counts['validation']:,})"
         )
     if card.status == "interrupted":
-        console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {run.path}")
+        console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
         return INTERRUPTED
     if card.test:
         low, high = card.test["interval"]
@@ -55,7 +62,7 @@ def print_run_summary(run: Run) -> int:
         console.print("no test set was given: the validation accuracy chose the weights and so flatters them")
     console.print(f"run     {escape(str(run.path))}")
     console.print(f"report  {escape(str(run.path / 'report.html'))}")
-    console.print(f"next    convatlas predict {escape(str(run.path))} IMAGE...")
+    console.print(f"next    convatlas predict {path} IMAGE...")
     return 0
 
 
@@ -79,8 +86,9 @@ def print_evaluation(report: EvaluationReport) -> None:
     console.print(table)
     hidden = len(evaluation.per_class) - MOST_CLASSES_SHOWN
     if hidden > 0:
-        console.print(f"... and {hidden} more classes in {escape(str(report.record_path))}")
-    console.print(f"confusion matrix  {escape(str(report.figure_path))}")
+        console.print(f"... and {hidden} more classes; --json prints them all")
+    if report.figure_path is not None:
+        console.print(f"confusion matrix  {escape(str(report.figure_path))}")
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
@@ -94,13 +102,14 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
 
 def print_runs(runs: Sequence[Run], root: Path) -> None:
     """One line a run."""
-    console = Console(highlight=False)
+    console = wide_console()
     if not runs:
         console.print(
             f"no runs in {escape(str(root))}; make one: convatlas train lenet5 --data fashion-mnist", soft_wrap=True
         )
         return
     table = plain_table("run", "model", "data", "status", "validation", "test")
+    table.columns[0].no_wrap = True  # a name is there to be copied
     for run in runs:
         best = f"{run.card.best['validation_accuracy']:.2%}" if run.card.best else "-"
         test = f"{run.card.test['accuracy']:.2%}" if run.card.test else "-"

@@ -123,6 +123,8 @@ def _properties(audit: Audit) -> dict[str, str]:
         lines["formats"] = _counted(audit.formats)
     lines["mean"] = " ".join(f"{value:.4f}" for value in audit.mean) + "  of pixels in 0..1"
     lines["std"] = " ".join(f"{value:.4f}" for value in audit.std)
+    if not audit.mirror:
+        lines["mirror"] = "mirrored images would change class: default recipes leave out flips"
     return lines
 
 

@@ -17,11 +17,12 @@ def recipes(
         print(load_recipe(name).to_toml(), end="")
         return
 
-    from rich.console import Console
-    from rich.table import Table
+    from convatlas.cli.console import plain_table, wide_console
 
-    table = Table("recipe", "how long", "optimiser", "about", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = plain_table("recipe", "how long", "optimiser", "about")
+    for column in table.columns:
+        column.justify = "left"
     for recipe in map(load_recipe, list_recipes()):
         long = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
         table.add_row(recipe.name, long, f"{recipe.optimizer} {recipe.learning_rate:g}", recipe.about)
-    Console().print(table)
+    wide_console().print(table)

@@ -21,10 +21,11 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe or a .toml file; by default the network's own.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Train for this long instead: 90s, 10m, 2h.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images, in all.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Train for this long in all instead: 90s, 10m, 2h.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of the recipe: --set learning_rate=0.01")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe: --set learning_rate=0.01"),
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the images the network sees.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default a new one in runs/.")] = None,
@@ -38,7 +39,7 @@ def train(
     budget = _seconds(time_budget) if time_budget else None
     if resume is not None:
         _refuse_with_resume(
-            model=model, data=data, recipe=recipe, set=settings, image_size=image_size, out=out, seed=seed
+            model=model, recipe=recipe, set=settings, image_size=image_size, out=out, seed=seed, strict=strict or None
         )
     elif model is None or data is None:
         raise ConvatlasError(
@@ -52,7 +53,7 @@ def train(
     from convatlas.training.recipe import parse_settings
 
     if resume is not None:
-        run = api.resume(resume, epochs=epochs, time_budget=budget, watch=RichWatch())
+        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, watch=RichWatch())
     else:
         run = api.train(
             str(model),
@@ -70,13 +71,11 @@ def train(
 def _refuse_with_resume(**options: object) -> None:
     from convatlas.errors import ConvatlasError
 
-    given = [
-        f"--{name.replace('_', '-')}" if name not in {"model"} else "MODEL" for name, value in options.items() if value
-    ]
+    given = ["MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in _given(**options)]
     if given:
         raise ConvatlasError(
             f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
-            "(only --epochs and --time-budget may change)"
+            "(only --epochs or --time-budget may change, and --data when the images have moved)"
         )
 
 

@@ -93,9 +93,11 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
     """What a reader may want next, and the command that does it."""
     run = shlex.quote(record["run_path"])
     longer = max(2, int(2 * record["history"][-1]["epoch"])) if record["history"] else 10
+    has_margin = record["preprocessing"].get("resize", 0) > record["preprocessing"].get("crop", 0)
+    again = ("averaging ten crops an image", " --ten-crop") if has_margin else ("or on other images", " --data FOLDER")
     return [
         ("Name the class of an image", f"convatlas predict {run} photo.jpg"),
-        ("Measure it again, averaging ten crops an image", f"convatlas evaluate {run} --ten-crop"),
+        (f"Measure it again, {again[0]}", f"convatlas evaluate {run}{again[1]}"),
         ("Train it for longer", f"convatlas train --resume {run} --epochs {longer}"),
         ("Use it from Python", f'convatlas.load({json.dumps(record["run_path"])}).predict("photo.jpg")'),
     ]

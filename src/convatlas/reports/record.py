@@ -58,7 +58,7 @@ class ModelRecord(TypedDict):
 
     name: str
     family: str
-    year: int
+    year: int | None  # None where no paper describes the network
     paper: str
     parameters: int  # trainable
 

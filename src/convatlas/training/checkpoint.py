@@ -9,12 +9,14 @@ epoch, step).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -44,6 +46,7 @@ class TrainingState:
     step: int = 0
     total_steps: int = 0
     seconds: float = 0.0
+    world: int = 1  # processes that trained together
     validation_seconds: float = 0.0  # that the last validation took
     since_best: int = 0
     best: HistoryRow | None = None
@@ -54,10 +57,17 @@ class TrainingState:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replace a safetensors file atomically; tensors are moved to the CPU and made contiguous."""
+    """Replace a safetensors file atomically; tensors are moved to the CPU and made contiguous.
+
+    Raises:
+        StorageError: the disk refused; what was there before is untouched.
+    """
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     with files.replacing(path) as temporary:
-        save_file(on_cpu, temporary)
+        try:
+            save_file(on_cpu, temporary)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def save(directory: Path, state: TrainingState, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
@@ -81,29 +91,40 @@ def exists(directory: Path) -> bool:
     return (directory / STATE).is_file()
 
 
+def load_state(directory: Path) -> TrainingState:
+    """Where the checkpoint's training stands, without its weights.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    with _complaints(directory):
+        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        content.pop("files")
+        return _state_from(content)
+
+
 def load(directory: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
     """The state, the weights and the optimiser state of a checkpoint, on the CPU.
 
     Raises:
         RunError: there is none, or its files are damaged.
     """
-    try:
+    with _complaints(directory):
         content = json.loads((directory / STATE).read_text(encoding="utf-8"))
         named = content.pop("files")
         weights, optimizer = (load_file(directory / Path(named[kind]).name) for kind in _KINDS)
         return _state_from(content), weights, optimizer
+
+
+@contextmanager
+def _complaints(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
-        raise RunError(
-            f"{directory} holds no checkpoint to resume ({Path(error.filename or STATE).name} is missing)"
-        ) from error
+        missing = Path(error.filename or STATE).name
+        raise RunError(f"{directory} holds no checkpoint to resume ({missing} is missing)") from error
     except Exception as error:  # damaged JSON, damaged safetensors, fields of another version: one clear line for all
         raise RunError(f"the checkpoint in {directory} is damaged: {error}") from error
-
-
-def last_weights(directory: Path) -> dict[str, Tensor]:
-    """The weights of the newest checkpoint: for a run that was stopped before its first validation."""
-    _, weights, _ = load(directory)
-    return {name.removeprefix("model."): tensor for name, tensor in weights.items() if name.startswith("model.")}
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

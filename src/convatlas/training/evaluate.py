@@ -12,14 +12,12 @@ from convatlas.training.metrics import Evaluation, EvaluationCounter
 
 
 @torch.inference_mode()
-def count(
-    model: nn.Module, batches: Batches, classes: Sequence[str], *, rank: int = 0, world: int = 1
-) -> EvaluationCounter:
-    """Counts over one pass of ``batches``, or over this process's share of it."""
+def count(model: nn.Module, batches: Batches, classes: Sequence[str]) -> EvaluationCounter:
+    """Counts over one pass of ``batches``: over this process's share of it, where there are several."""
     was_training = model.training
     model.eval()
     counter = EvaluationCounter(classes)
-    for batch in batches.epoch(0, rank=rank, world=world):
+    for batch in batches.epoch(0):
         counter.add(batch.labels.cpu().numpy(), logits_of(model, batch.images).float().cpu().numpy())
     model.train(was_training)
     return counter

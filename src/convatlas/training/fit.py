@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from convatlas.data.batches import Batches
+from convatlas.data.batches import Batches, Place
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.training import health
@@ -62,14 +62,13 @@ def fit(
     Raises:
         TrainingError: the loss is not finite; the last good weights are kept.
         RunError: ``resume`` without a checkpoint that fits.
+        RecipeError: batches too small for the network, or for the number of processes.
         StorageError: the disk refused a write; the checkpoint before it is whole.
     """
-    watch = watch or Silent()
-    try:
-        with torch.random.fork_rng(), stop_on_signal() as stop:
-            return _Training(model, dataset, preprocessing, recipe, directory, watch).run(stop, resume=resume)
-    finally:
-        watch.close()
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop:
+        training = _Training(model, dataset, preprocessing, recipe, directory, watch or Silent())
+        return training.run(stop, resume=resume)
 
 
 class _Training:
@@ -85,8 +84,8 @@ class _Training:
         self.recipe, self.directory = recipe, directory
         self.classes = dataset.classes
         self.learner = Learner(model, recipe)
-        self.watch = watch if self.learner.accelerator.is_main_process else Silent()
-        device = self.learner.accelerator.device
+        self.watch = watch if self.learner.is_main else Silent()
+        place = Place(self.learner.accelerator.device, self.learner.rank, self.learner.world)
         self.train = Batches(
             dataset.train,
             preprocessing,
@@ -94,9 +93,9 @@ class _Training:
             augmentation=recipe.augmentation,
             shuffle=True,
             seed=recipe.seed,
-            device=device,
+            place=place,
         )
-        self.validation = Batches(dataset.validation, preprocessing, preprocessing.evaluation_batch, device=device)
+        self.validation = Batches(dataset.validation, preprocessing, preprocessing.evaluation_batch, place=place)
         self.plan = Plan(recipe, len(self.train))
         self.tensorboard = TensorBoardLog(directory / "tensorboard")
 
@@ -108,11 +107,12 @@ class _Training:
         stopping = False
         while not self.plan.done(state) and not stopping:
             stopping = self._train_until_something_is_due(state, stop, began)
-            is_mid_epoch = state.step > 0
-            if is_mid_epoch and (stopping or not (self.plan.done(state) or self.plan.validation_due(state))):
+            is_under_way = state.step > 0 and not self.plan.done(state)
+            if is_under_way and (stopping or not self.plan.validation_due(state)):
                 self.learner.save(self.directory, state, as_best=False)
-                continue
-            self._validate(state)
+            else:
+                self._validate(state)
+        self._write_history(state)  # a process that was killed may have missed its last row
         self.tensorboard.close()
         return Outcome(state, interrupted=stopping and not self.plan.done(state))
 
@@ -124,7 +124,7 @@ class _Training:
         sums = self.learner.sums(state.tally)
         clock, before, shown = _Clock(state.seconds), state.tally.seconds, 0.0
         stopping = False
-        for batch in self.train.epoch(state.epoch, start=state.step, rank=self.learner.rank, world=self.learner.world):
+        for batch in self.train.epoch(state.epoch, start=state.step):
             rate = learning_rate(self.recipe, self.plan.progress(state), state.epoch)
             sums += self.learner.step(batch, rate, state.epoch, state.step)
             state.step += 1
@@ -136,7 +136,8 @@ class _Training:
             if state.seconds - shown >= REDRAW_EVERY:
                 shown = state.seconds
                 self._show(state, sums.tolist(), began)
-                self.learner.refuse_non_finite(sums[0].item(), state, rate)
+                if self.learner.world == 1:  # many must find out together, or some would wait for the others for ever
+                    self.learner.refuse_non_finite(sums[0].item(), state, rate)
             is_checkpoint_due = state.seconds - clock.start >= CHECKPOINT_EVERY
             if stopping or is_checkpoint_due or self.plan.done(state) or self.plan.validation_due(state):
                 break
@@ -150,6 +151,7 @@ class _Training:
 
     def _validate(self, state: TrainingState) -> None:
         clock = _Clock(state.seconds)
+        self.learner.share_buffers()
         evaluation = self._evaluate()
         state.seconds, _ = self.learner.agree(clock.now(), False)
         state.validation_seconds = state.seconds - clock.start
@@ -161,14 +163,17 @@ class _Training:
         state.history.append(row)
         self._check_progress(state, row)
         self.learner.save(self.directory, state, as_best=is_best)
-        if self.learner.accelerator.is_main_process:
-            write_csv(self.directory / "history.csv", state.history)
+        self._write_history(state)
+        if self.learner.is_main:
             self.tensorboard.add(row)
         self.watch.row(row, is_best)
 
+    def _write_history(self, state: TrainingState) -> None:
+        if self.learner.is_main:
+            write_csv(self.directory / "history.csv", state.history)
+
     def _evaluate(self) -> Evaluation:
-        learner = self.learner
-        counter = count(learner.judged_model, self.validation, self.classes, rank=learner.rank, world=learner.world)
+        counter = count(self.learner.judged_model, self.validation, self.classes)
         return EvaluationCounter.merged(gather_object([counter])).result()
 
     def _row(self, state: TrainingState, evaluation: Evaluation) -> HistoryRow:
@@ -198,7 +203,7 @@ class _Training:
         )
 
     def _first_state(self) -> TrainingState:
-        state = TrainingState()
+        state = TrainingState(world=self.learner.world)
         self._note(state, health.symmetry_finding(self.learner.bare_model, len(self.classes)), announce=False)
         return state
 

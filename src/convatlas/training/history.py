@@ -58,10 +58,7 @@ def _row_from(texts: dict[str, str]) -> HistoryRow:
 
 
 class TensorBoardLog:
-    """Writes rows as TensorBoard scalars; opened at the first row, since importing TensorBoard takes a while.
-
-    Rows that a resumed training repeats replace the ones of the run that was killed.
-    """
+    """Writes rows as TensorBoard scalars; opened at the first row, since importing TensorBoard takes a while."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

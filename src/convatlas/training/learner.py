@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convatlas.data.batches import Batch
-from convatlas.errors import RunError, TrainingError
+from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.optimizers import build_optimizer
@@ -23,6 +23,7 @@ from convatlas.training.processes import has_accelerator
 from convatlas.training.recipe import Recipe
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+DROPOUT = 3  # its stream of random numbers; order and augmentation have streams 1 and 2
 AGREE_EVERY = 10  # steps between two agreements of many processes on the time and on stopping
 
 
@@ -37,6 +38,7 @@ class Learner:
         self.recipe = recipe
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
+        _refuse_tiny_batches(model, recipe.batch_size, self.world)
         self.bare_model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = _moving_average(self.bare_model, recipe.ema_decay)
         self._bare_optimizer = build_optimizer(self.bare_model, recipe)
@@ -54,13 +56,18 @@ class Learner:
         return int(self.accelerator.num_processes)
 
     @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
     def judged_model(self) -> nn.Module:
         """The network that is validated and kept: the averaged one where the recipe has a moving average."""
         return self.average.module if self.average is not None else self.bare_model
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
         """One optimiser step; returns float64 [2]: this process's summed loss, and its number of right answers."""
-        torch.manual_seed(_seed_of(self.recipe.seed, epoch, step, self.rank))  # dropout
+        torch.manual_seed(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.model(batch.images)
@@ -86,6 +93,13 @@ class Learner:
         loss, correct = self.accelerator.reduce(sums.clone(), reduction="sum").tolist()
         return loss, round(correct)
 
+    def share_buffers(self) -> None:
+        """Give every process the first one's running statistics, so that what is validated is what is kept."""
+        if self.world == 1:
+            return
+        for buffer in self.judged_model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
     def agree(self, seconds: float, stopping: bool) -> tuple[float, bool]:
         """What the first process says of the time and of stopping, so that all leave the loop together."""
         if self.world == 1:
@@ -98,7 +112,7 @@ class Learner:
         """Write the checkpoint, and the network as the best one so far if it is."""
         if self.accelerator.scaler is not None:
             state.loss_scale = self.accelerator.scaler.state_dict()
-        if self.accelerator.is_main_process:
+        if self.is_main:
             if as_best:
                 checkpoint.save_weights(directory / checkpoint.BEST_WEIGHTS, self.judged_model.state_dict())
             checkpoint.save(directory, state, self._weights(), self._optimizer_tensors())
@@ -111,6 +125,11 @@ class Learner:
             RunError: no checkpoint, a damaged one, or one of another network or optimiser.
         """
         state, weights, optimizer = checkpoint.load(directory)
+        if state.world != self.world:
+            raise RunError(
+                f"{directory} was trained by {state.world} processes together and cannot go on with {self.world}. "
+                f"Launch {state.world}"
+            )
         try:
             self.bare_model.load_state_dict(_below("model.", weights))
             if self.average is not None:
@@ -161,7 +180,7 @@ class Learner:
 
 def _accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=False)  # a second training may use another precision
-    accelerator = Accelerator(cpu=not has_accelerator())
+    accelerator = Accelerator(cpu=not has_accelerator(), mixed_precision="no")  # whatever a launcher was told
     if precision == "auto":
         precision = "bfloat16" if _likes_bfloat16(accelerator.device) else "float32"
     if precision == "float32":
@@ -181,6 +200,15 @@ def _refuse_sharding(accelerator: Accelerator) -> None:
         f"the launcher asks for {accelerator.distributed_type.value}, which divides the weights; checkpoints hold "
         "whole ones. Launch without it: every network here fits one GPU, and torchrun trains on several"
     )
+
+
+def _refuse_tiny_batches(model: nn.Module, batch_size: int, world: int) -> None:
+    has_batch_norm = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+    least = 2 * world if has_batch_norm else world
+    if batch_size >= least:
+        return
+    why = "batch normalisation needs two images in each process" if has_batch_norm else "each process needs an image"
+    raise RecipeError(f"batch_size is {batch_size}, but {why}. Use --set batch_size={least} or more")
 
 
 def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | None:

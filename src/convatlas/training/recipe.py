@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     patience: Annotated[int, Field(ge=1)] | None = None  # validations without improvement before an early stop
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
-    learning_rate: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1000)]
     momentum: Share = 0.9  # SGD and RMSprop
     nesterov: bool = False  # SGD
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -64,6 +64,7 @@ class Recipe(BaseModel):
 
     initialization: str | None = None  # None: the network's own
     initialization_std: Positive | None = None
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # of the training images, where none are given
     normalization: Normalization = "standardize"
     augmentation: tuple[Augmentation, ...] = ()
 
@@ -82,6 +83,10 @@ class Recipe(BaseModel):
             raise ValueError(f"milestones must rise; received {list(self.milestones)}")
         if bool(self.milestones) != (self.schedule == "steps"):
             raise ValueError("milestones and factors go with schedule = 'steps'")
+        if self.initialization_std is not None and self.initialization != "normal":
+            raise ValueError("initialization_std goes with initialization = 'normal'")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError("label_smoothing goes with loss = 'cross_entropy'")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer = 'sgd' and a momentum above 0")
         return self
@@ -128,6 +133,20 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise unknown_name("recipe", str(name_or_path), list_recipes(), see="convatlas recipes")
     text = (_shipped() / f"{name_or_path}.toml").read_text(encoding="utf-8")
     return parse_recipe({"name": str(name_or_path)} | tomllib.loads(text), where=f"recipe {str(name_or_path)!r}")
+
+
+def default_recipe(name: str, *, mirror: bool) -> Recipe:
+    """A shipped recipe for a set of images; without flips where a mirrored image would be another class.
+
+    >>> [step.kind for step in default_recipe("vgg-bn", mirror=False).augmentation]
+    ['shift']
+    """
+    recipe = load_recipe(name)
+    if mirror:
+        return recipe
+    return recipe.model_copy(
+        update={"augmentation": tuple(step for step in recipe.augmentation if step.kind != "flip")}
+    )
 
 
 def list_recipes() -> list[str]:
