@@ -12,35 +12,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 RUNS = 7
 
 FIRST_STEP = """
-import os, sys
-from pathlib import Path
+import os
 import convatlas
 from convatlas.training.progress import Silent
 class First(Silent):
     def step(self, report):
         os._exit(0)
-convatlas.train("lenet5", data="digits", image_size=28, out=Path(sys.argv[1]) / str(os.getpid()), watch=First())
+convatlas.train("lenet5", data="digits", image_size=28, out=str(os.getpid()), watch=First())
 """
 
+PYTHON = sys.executable
+CONVATLAS = str(Path(sys.executable).with_name("convatlas"))
+
 COMMANDS = {
-    "python -c pass": ["-c", "pass"],
-    "import convatlas": ["-c", "import convatlas"],
-    "convatlas --help": ["-m", "convatlas", "--help"],
-    "convatlas recipes": ["-m", "convatlas", "recipes"],
-    "import torch": ["-c", "import torch"],
-    "train, to its first step": ["-c", FIRST_STEP],
+    "python -c pass": [PYTHON, "-c", "pass"],
+    "import convatlas": [PYTHON, "-c", "import convatlas"],
+    "convatlas --help": [CONVATLAS, "--help"],
+    "convatlas recipes": [CONVATLAS, "recipes"],
+    "import torch": [PYTHON, "-c", "import torch"],
+    "train, to its first step": [PYTHON, "-c", FIRST_STEP],
 }
 
 
-def seconds(arguments: list[str], folder: str) -> float:
+def seconds(command: list[str], folder: str) -> float:
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, *arguments, folder][: 3 if "-m" in arguments else None], check=True, capture_output=True
-    )
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
     return time.perf_counter() - began
 
 
@@ -48,8 +49,8 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         for run in range(RUNS + 1):
-            for name, arguments in COMMANDS.items():
-                taken = seconds(arguments, folder)
+            for name, command in COMMANDS.items():
+                taken = seconds(command, folder)
                 if run:  # the first warms the disk cache and decodes the digits
                     times[name].append(taken)
     for name, taken in times.items():

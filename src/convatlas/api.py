@@ -252,9 +252,10 @@ def _keep(run: Run, evaluation: Evaluation, images: str, remarks: tuple[str, ...
     from convatlas.reports.figures import confusion_figure, save_figure
 
     stem = run.path / "evaluations" / images.replace(" ", "-")
-    report = EvaluationReport(evaluation, images, remarks, Path(f"{stem}.json"), Path(f"{stem}.png"))
-    files.write_text(report.record_path, json.dumps(report.to_dict(), ensure_ascii=False))
-    save_figure(confusion_figure(evaluation.confusion.tolist(), evaluation.classes), report.figure_path)
+    record, figure = Path(f"{stem}.json"), Path(f"{stem}.png")
+    report = EvaluationReport(evaluation, images, remarks, record, figure)
+    files.write_text(record, json.dumps(report.to_dict(), ensure_ascii=False))
+    save_figure(confusion_figure(evaluation.confusion.tolist(), evaluation.classes), figure)
     return report
 
 

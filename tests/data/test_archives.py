@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import subprocess
 import sys
 import tarfile
@@ -171,6 +172,26 @@ def test_a_bomb_is_refused_and_leaves_nothing(
     assert sum(file.stat().st_size for file in cache_folder.rglob("*") if file.is_file()) < 1000
 
 
+def test_hidden_members_count_against_the_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "RATIO_COUNTS_FROM", 2**20)
+    folder = make_folder(tmp_path / "bomb", {"cats": 1, "dogs": 1})
+    (folder / ".zeros").write_bytes(bytes(8 * 2**20))
+    for name in ("bomb.zip", "bomb.tar.xz"):
+        with pytest.raises(DataError, match="refused as a bomb"):
+            open_source(pack(folder, tmp_path / name))
+
+
+def test_what_follows_the_last_member_counts_against_the_bounds(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "RATIO_COUNTS_FROM", 2**20)
+    plain = pack(pets, tmp_path / "p.tar").read_bytes()
+    path = tmp_path / "padded.tar.xz"
+    path.write_bytes(lzma.compress(plain + bytes(8 * 2**20)))
+    with pytest.raises(DataError, match="refused as a bomb"):
+        open_source(path)
+
+
 def test_total_size_and_number_of_members_are_bounded(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +226,40 @@ def test_damaged_archives_are_told_in_one_line(
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(cache_folder.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("name", ["p.zip", "p.tar.gz", "p.tar.xz", "p.tar.bz2", "p.tar.zst"])
+def test_flipped_bytes_anywhere_in_the_middle_are_found(
+    pets: Path, tmp_path: Path, cache_folder: Path, name: str
+) -> None:
+    """Noise is stored nearly as it is, so that flipped bytes unpack well and only the checksum can tell."""
+    path = pack(pets, tmp_path / name)
+    if name.endswith(".zst"):
+        compressor = zstandard.ZstdCompressor(write_checksum=True)  # as the program zstd does
+        path.write_bytes(compressor.compress(zstandard.ZstdDecompressor().decompress(path.read_bytes())))
+    whole = path.read_bytes()
+    for share in (0.3, 0.4, 0.5, 0.6):
+        damaged = bytearray(whole)
+        middle = int(share * len(whole))
+        for place in range(middle, middle + 3):
+            damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be unpacked") as error:
+            open_source(path)
+        assert "\n" not in str(error.value)
+        assert not list(cache_folder.rglob("*.bin"))
+
+
+def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path: Path) -> None:
+    path = tar_with(
+        tmp_path / "p.tar", *((tarfile.TarInfo(f"cats/{index}.png"), image_bytes(index)) for index in range(4))
+    )
+    content = bytearray(path.read_bytes())
+    header = content.index(b"cats/2.png")
+    content[header : header + 4] = b"junk"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="more after a header that makes no sense"):
+        open_source(path)
 
 
 def test_an_encrypted_zip_is_told(tmp_path: Path) -> None:

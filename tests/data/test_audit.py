@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from image_sets import make_folder, picture
 from PIL import Image
+from typer.testing import CliRunner
 
+from convatlas.cli.data import app
 from convatlas.data.audit import audit
 from convatlas.data.catalog import open_source
 from convatlas.data.grid import image_grid
@@ -129,3 +131,12 @@ def test_the_grid_takes_any_number_of_classes_and_sizes(tmp_path: Path, classes:
     sheet = image_grid(open_source(root), rows=2, columns=4)
     assert sheet.width < 600
     assert sheet.height > 150
+
+
+def test_sets_that_must_not_be_mirrored_are_told_and_others_are_not(tmp_path: Path) -> None:
+    glyphs = make_folder(tmp_path / "glyphs", {"b": 2, "d": 2})
+    words = make_folder(tmp_path / "words", {"bee": 2, "dog": 2})
+    line = "mirrored images would change class: default recipes leave out flips"
+    assert line in CliRunner().invoke(app, ["describe", str(glyphs)], catch_exceptions=False).output
+    assert line not in CliRunner().invoke(app, ["describe", str(words)], catch_exceptions=False).output
+    assert (audit(open_source(glyphs)).mirror, audit(open_source(words)).mirror) == (False, True)

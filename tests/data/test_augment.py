@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torchvision.transforms.v2 import functional as theirs
 
-from convatlas.data.augment import Draws, augment, resized_crops, turn_hue
+from convatlas.data.augment import Draws, augment, needs_colours, resized_crops, turn_hue
 from convatlas.data.augmentation import (
     Augmentation,
     ColourJitter,
@@ -26,6 +26,7 @@ EVERY_STEP: list[Augmentation] = [
     Shift(fraction=0.2),
     Shift(pixels=3, fill="constant"),
     Shift(pixels=2, fill="edge"),
+    Shift(pixels=4, fill="mean"),
     Cutout(size=4),
     PCAColour(),
     RandomResizedCrop(),
@@ -150,6 +151,30 @@ def test_a_black_border_survives_a_reflection_of_the_edge() -> None:
     assert (twice[:, :2] == 0).all(dim=(1, 2, 3)).any()  # down by one, and again with the black edge repeated
 
 
+def test_a_shift_uncovers_the_mean_colour() -> None:
+    images = pixels(count=40).clamp_max(200)
+    basis = ColourBasis(np.array([0.8, 0.9, 1.0]), np.ones(3), np.eye(3))
+    black = augment(images.clamp_min(1), [Shift(pixels=3, fill="constant")], 12, draws(40))
+    mean = augment(images.clamp_min(1), [Shift(pixels=3, fill="mean")], 12, draws(40), basis)
+    uncovered = (black == 0).all(dim=3)
+    assert uncovered.any()
+    assert (mean[uncovered] == torch.tensor([204, 230, 255])).all()
+    assert torch.equal(mean[~uncovered], black[~uncovered])
+
+
+@pytest.mark.parametrize(("first", "last", "last_colour"), [("constant", "mean", 204), ("mean", "constant", 0)])
+def test_shifts_with_different_fillings_each_keep_their_own(first: str, last: str, last_colour: int) -> None:
+    images = torch.full((200, 6, 6, 1), 100, dtype=torch.uint8)
+    basis = ColourBasis(np.array([0.8]), np.ones(1), np.eye(1))
+    steps = [Shift(pixels=1, fill=first), Shift(pixels=2, fill=last)]  # type: ignore[arg-type]
+    shifted = augment(images, steps, 6, draws(200), basis)[..., 0]
+    assert set(shifted.unique().tolist()) == {0, 100, 204}
+    # by one and then by two in the same direction: the border's outer two rows are the last shift's
+    twice = (shifted[:, :3] != 100).all(dim=(1, 2))
+    assert twice.any()
+    assert (shifted[twice][:, :2] == last_colour).all()
+
+
 def test_cutout_covers_a_square_with_the_mean_colour() -> None:
     images = torch.zeros(300, 12, 12, 3, dtype=torch.uint8)
     basis = ColourBasis(np.array([0.2, 0.4, 0.6]), np.ones(3), np.eye(3))
@@ -176,7 +201,8 @@ def test_pca_noise_lies_along_the_components() -> None:
 
 
 def test_steps_that_need_the_colours_say_so() -> None:
-    for step in (Cutout(size=2), PCAColour()):
+    for step in (Cutout(size=2), PCAColour(), Shift(pixels=2, fill="mean")):
+        assert needs_colours([step])
         with pytest.raises(ValueError, match="need the colours"):
             augment(pixels(), [step], 12, draws(6))
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from convatlas.data.augmentation import Augmentation, ColourJitter, Cutout, Flip, PCAColour, RandomResizedCrop, Shift
-from convatlas.data.batches import Batch, Batches
+from convatlas.data.batches import Batch, Batches, Place
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 
 STEPS: tuple[Augmentation, ...] = (
     Flip(), Shift(pixels=2), RandomResizedCrop(scale=(0.5, 1)), ColourJitter(hue=0.2), PCAColour(), Cutout(size=2),
 )  # fmt: skip
+
+CPU = torch.device("cpu")
 
 
 def images(count: int = 23, side: int = 8) -> ImageArray:
@@ -88,9 +90,9 @@ def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have() -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_shares_of_all_processes_are_the_batch_of_one(world: int) -> None:
-    made = batches(images(), batch_size=7, shuffle=True, augmentation=STEPS)
-    alone = list(made.epoch(1))
-    shares = [list(made.epoch(1, rank=rank, world=world)) for rank in range(world)]
+    settings = {"batch_size": 8, "shuffle": True, "augmentation": STEPS}
+    alone = list(batches(images(), **settings).epoch(1))
+    shares = [list(batches(images(), **settings, place=Place(CPU, rank, world)).epoch(1)) for rank in range(world)]
     for step, batch in enumerate(alone):
         together = [share[step] for share in shares]
         assert torch.equal(torch.cat([part.images for part in together]), batch.images)
@@ -114,6 +116,13 @@ def test_a_last_batch_of_one_is_left_out_of_training(count: int, shuffle: bool, 
     made = batches(images(count), shuffle=shuffle)
     assert [len(batch.labels) for batch in made.epoch(0)] == sizes
     assert len(made) == len(sizes)
+
+
+def test_no_process_is_left_with_fewer_than_two_images_to_train_on() -> None:
+    for rank in range(2):
+        sizes = [len(batch.labels) for batch in batches(images(11), shuffle=True, place=Place(CPU, rank, 2)).epoch(0)]
+        assert sizes == [2, 2]  # the last three images would have been one and two
+    assert len(batches(images(12), shuffle=True, place=Place(CPU, 0, 2))) == 3
 
 
 def test_larger_images_are_cropped_at_the_centre_or_with_augmentation_anywhere() -> None:
@@ -145,6 +154,6 @@ def test_a_gpu_gets_the_batches_of_the_cpu(share: float, monkeypatch: pytest.Mon
     array = images()
     exact = (Flip(), Shift(pixels=2), Cutout(size=2))
     on_cpu = joined(list(batches(array, shuffle=True, augmentation=exact).epoch(0)))
-    on_gpu = joined(list(batches(array, shuffle=True, augmentation=exact, device="cuda").epoch(0)))
+    on_gpu = joined(list(batches(array, shuffle=True, augmentation=exact, place=Place(torch.device("cuda"))).epoch(0)))
     torch.testing.assert_close(on_gpu[0].cpu(), on_cpu[0])
     assert torch.equal(on_gpu[1].cpu(), on_cpu[1])

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_sets import make_folder, picture
+from PIL import Image
 
 from convatlas.data import cache
-from convatlas.data.cache import prepare
+from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.decode import decode
 from convatlas.data.memo import cache_directory
-from convatlas.errors import DataError
+from convatlas.errors import DataError, StorageError
 
 
 def prepared(path: Path, **options: object) -> Dataset:
@@ -88,6 +89,58 @@ def test_the_test_set_is_the_same_for_every_seed_and_validation_is_not(tmp_path:
     assert members(one.test) == members(other.test)
     assert members(one.validation) != members(other.validation)
     assert (other.split_seed, other.validation_fraction, len(other.validation)) == (1, 0.25, 18)
+
+
+@pytest.mark.parametrize("splits", [(".",), ("train", "test")])
+def test_copies_of_an_image_never_lie_on_both_sides_of_a_cut(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    root = make_folder(tmp_path / "set", {f"{split}/{name}": 40 for split in splits for name in ("cats", "dogs")})
+    for file in sorted(root.rglob("*.png")):
+        Image.open(file).save(file.with_name(f"copy of {file.stem}.bmp"))  # other bytes, the same pixels
+    for _ in range(2):  # decoded, and found in the cache
+        dataset = prepared(root)
+        assert dataset.test is not None
+        parts = [members(part) for part in (dataset.train, dataset.validation, dataset.test)]
+        assert [2 * len(part) for part in parts] == list(dataset.counts.values())
+        assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_copies_between_given_splits_are_left_where_they_are(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"train/cats": 8, "train/dogs": 8})
+    shutil.copytree(root / "train", root / "test")
+    dataset = prepared(root)
+    assert dataset.test is not None
+    assert dataset.counts == {"train": 14, "validation": 2, "test": 16}
+    assert members(dataset.test) == members(dataset.train) | members(dataset.validation)
+
+
+def test_damaged_files_are_no_copies_of_a_black_image(pets: Path) -> None:
+    damage(pets / "cats/000.png")
+    Image.new("RGB", (12, 10)).save(pets / "cats/001.png")
+    dataset = prepared(pets)
+    assert sum(dataset.counts.values()) == 15
+
+
+def test_copies_do_not_count_where_a_class_is_too_small_to_be_cut(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 8, "dogs": 1})
+    for index in range(5):
+        shutil.copy(root / "dogs/000.png", root / f"dogs/copy {index}.png")
+    with pytest.raises(DataError, match="'dogs' of set has 1 readable images in train, besides copies; 3 are needed"):
+        prepared(root)
+
+
+def test_every_image_comes_with_the_fingerprint_of_the_training(pets: Path) -> None:
+    fingerprint, images = every_image(open_source(pets), channels=3, resize=8)
+    assert (fingerprint, len(images)) == (prepared(pets).fingerprint, 16)
+
+
+def test_only_the_test_split_is_evaluated_where_there_is_one(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"train/cats": 4, "train/dogs": 4, "test/cats": 2, "test/dogs": 1})
+    _, images = every_image(open_source(root), channels=3, resize=8)
+    assert images.labels.tolist() == [0, 0, 1]
+
+
+def test_the_location_is_kept(pets: Path) -> None:
+    assert prepared(pets).location == str(pets)
 
 
 def test_a_second_start_reads_no_file(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +232,11 @@ def test_a_file_that_cannot_be_opened_is_skipped(pets: Path, monkeypatch: pytest
         ),
         (
             {"cats": 8, "dogs": 2},
-            "class 'dogs' of set has 2 readable images in train; 3 are needed, since validation and test",
+            "class 'dogs' of set has 2 readable images in train, besides copies; 3 are needed, since validation and",
         ),
         (
             {"train/cats": 8, "train/dogs": 1, "test/cats": 1},
-            "has 1 readable images in train; 2 are needed, since validation is",
+            "has 1 readable images in train, besides copies; 2 are needed, since validation is",
         ),
         ({"cats": 8}, "has the single class 'cats'"),
     ],
@@ -303,3 +356,27 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert cache_directory() == Path("/home/me/.cache/convatlas")
+
+
+def test_a_cache_that_is_a_file_is_told_with_the_variable(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match=r"file: Not a directory; set CONVATLAS_CACHE to a folder") as error:
+        prepared(pets)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cache_that_may_not_be_read_is_told_with_the_variable(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(StorageError, match="Permission denied; set CONVATLAS_CACHE"):
+        prepared(pets)
+
+
+def test_a_cache_of_nobody_is_a_folder_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVATLAS_CACHE", "~no-such-user/cache")
+    assert cache_directory() == Path("~no-such-user/cache")

@@ -8,7 +8,7 @@ import pytest
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import list_sources, open_source
 from convatlas.data.geometry import Geometry, choose_geometry
-from convatlas.errors import DataError, UnknownNameError
+from convatlas.errors import ConvatlasError, DataError, UnknownNameError
 
 
 def test_digits_are_scikit_learns_with_a_fixed_test_set() -> None:
@@ -81,3 +81,23 @@ def test_the_geometry_is_looked_at_once_and_damaged_files_have_no_say(
     first = choose_geometry(open_source(pets), native_size=224)
     monkeypatch.setattr("convatlas.data.geometry.open_from", lambda *_: pytest.fail("an image was looked at again"))
     assert choose_geometry(open_source(pets), native_size=224) == first == Geometry(channels=3, resize=256, crop=224)
+
+
+def test_the_location_opens_the_same_source_from_anywhere(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for given in ("pets", "./pets", "~/pets", pets):
+        assert open_source(given).location == str(pets)
+    assert open_source("digits").location == "digits"
+    monkeypatch.chdir("/")
+    assert open_source(str(pets)).location == str(pets)
+
+
+def test_names_that_no_file_system_takes_are_told_in_one_line() -> None:
+    for name in ("n" * 5000, "~no-such-user/photos"):
+        with pytest.raises(ConvatlasError) as error:
+            open_source(name)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)

@@ -9,7 +9,12 @@ import pytest
 from image_sets import picture
 from PIL import Image
 
+from convatlas.data.audit import audit
+from convatlas.data.cache import prepare
+from convatlas.data.catalog import open_source
 from convatlas.data.decode import UnreadableImageError, decode, decode_file
+from convatlas.data.geometry import choose_geometry
+from convatlas.data.grid import image_grid
 
 RED, GREY = (200, 30, 60), 90
 
@@ -170,6 +175,25 @@ def test_damaged_files_are_errors_that_name_the_file_and_the_reason(
         decode_file(path, 3, 16)
     assert str(error.value).startswith(f"{path} cannot be read: ")
     assert "\n" not in str(error.value)
+
+
+def test_large_images_are_taken_without_a_warning_everywhere(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are errors here; the images are over Pillow's limit and below twice of it."""
+    for index, file in enumerate(pets.rglob("*.png")):
+        picture(index, size=(100, 100), mode="L").save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)
+    source = open_source(pets)
+    assert decode_file(pets / "cats/000.png", 3, 8).shape == (8, 8, 3)
+    assert choose_geometry(source, native_size=28).channels == 1  # it would be 3 if none could be read
+    assert prepare(source, channels=3, resize=8).skipped == ()
+    assert audit(source).unreadable == ()
+    assert image_grid(source, rows=1, columns=2).width > 0
+
+
+def test_images_that_may_be_bombs_are_unreadable(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(UnreadableImageError, match="could be decompression bomb"):
+        decode_file(pets / "cats/000.png", 3, 8)
 
 
 def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -88,6 +89,61 @@ def test_accents_are_one_class_however_they_are_spelt(tmp_path: Path) -> None:
     assert source.splits["test"].image(0).size == (12, 10)  # found under the name it has on disk
 
 
+@pytest.mark.parametrize(
+    "names_of_classes", [("bus", "car", "train"), ("bus", "test", "train"), ("Train", "val", "car")]
+)
+def test_a_class_may_be_called_like_a_split(tmp_path: Path, names_of_classes: tuple[str, ...]) -> None:
+    source = open_source(make_folder(tmp_path / "set", dict.fromkeys(names_of_classes, 2)))
+    assert (set(source.classes), list(source.splits)) == (set(names_of_classes), ["train"])
+    assert len(source.splits["train"]) == 6
+
+
+def test_in_a_divided_set_too_a_class_may_be_called_train(tmp_path: Path) -> None:
+    layout = {f"{split}/{name}": 1 for split in ("train", "test") for name in ("car", "train")}
+    source = open_source(make_folder(tmp_path / "set", layout))
+    assert (source.classes, list(source.splits)) == (("car", "train"), ["train", "test"])
+
+
+def test_test_images_of_no_known_class_are_left_alone(tmp_path: Path) -> None:
+    source = open_source(make_folder(tmp_path / "set", {"train/cats": 1, "train/dogs": 1, "test": 1}))
+    assert (list(source.splits), source.ignored) == (["train"], ("test/000.png",))
+
+
+def not_utf8(name: bytes) -> str:
+    return os.fsdecode(name)
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1})
+    (root / "dogs").rename(root / not_utf8(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"the class folder 'caf\\udce9' in .*set has a name that is no UTF-8") as error:
+        open_source(root)
+    str(error.value).encode()
+
+
+def test_a_file_whose_name_is_no_text_is_read_and_named_with_escapes(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1})
+    (root / "cats/000.png").rename(root / "cats" / not_utf8(b"caf\xe9.png"))
+    (root / not_utf8(b"\xff.txt")).write_text("x")
+    source = open_source(root)
+    assert source.splits["train"].image(0).size == (12, 10)
+    assert source.splits["train"].name(0) == r"cats/caf\udce9.png"
+    assert source.ignored == (r"\udcff.txt",)
+
+
+def test_a_folder_without_permission_is_told_in_one_line(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "dogs":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"pets/dogs cannot be opened: Permission denied$"):
+        open_source(pets)
+
+
 def test_links_are_followed_but_never_round_in_a_ring(tmp_path: Path) -> None:
     elsewhere = make_folder(tmp_path / "elsewhere", {"dogs": 2})
     root = make_folder(tmp_path / "set", {"cats": 1})
@@ -109,6 +165,8 @@ def test_classes_of_single_characters_are_glyphs_and_not_to_be_mirrored(tmp_path
         ({".": 2}, "holds no class folders with images"),
         ({"cats": 0, "dogs": 0}, "holds no class folders with images"),
         ({"val/cats": 1, "test/cats": 1}, "has folders test, val and no train folder"),
+        ({"train": 1, "test": 1}, "has folders test, train and no train folder with class folders in it"),
+        ({"train": 1, "val/cats": 1}, "has folders train, val and no train folder with class folders in it"),
     ],
 )
 def test_folders_that_are_no_data_set_say_so(tmp_path: Path, layout: dict[str, int], message: str) -> None:

@@ -247,6 +247,16 @@ GOOD = np.zeros((4, 8, 8), np.uint8)
         ({"images": GOOD, "labels": [-1, 1, 0, 1]}, "from 0; received -1"),
         ({"images": GOOD, "labels": [0, 1, 0, 2], "classes": ["a", "b"]}, "must name each of the 3 classes once"),
         ({"images": GOOD, "labels": [0, 1, 0, 1], "classes": ["a", "a"]}, "must name each of the 2 classes once"),
+        ({"images": GOOD, "labels": [0, 1, 0, 10**12]}, "without gaps; received 1000000000000 for 4 images"),
+        ({"images": GOOD, "labels": [0, 1, 0, 4]}, "without gaps; received 4 for 4 images"),
+        (
+            {"images": GOOD, "labels": [0, 1, 0, 10**12], "classes": ["a"]},
+            "must name each of the 1000000000001 classes",
+        ),
+        ({"images": GOOD, "labels": np.array([0, 1, 0, 2**63], np.uint64)}, "must count classes from 0"),
+        ({"images": GOOD, "labels": 1}, r"must be class numbers, \[N\]; received int64 \[\]"),
+        ({"images": GOOD, "labels": [0, 1, 0, 1], "classes": "cats"}, r"must be a list of names, \[C\]; received \[\]"),
+        ({"images": GOOD, "labels": [0, 1, 0, 1], "classes": [["a"], ["b"]]}, r"received \[2, 1\]"),
         ({"images": np.array([object()] * 4), "labels": [0, 1, 0, 1]}, "cannot be read"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convatlas.data.splits import stratified_cut
+from convatlas.data.splits import grouped_cut, stratified_cut
 from convatlas.errors import DataError
 
 label_lists = st.lists(st.integers(2, 40), min_size=1, max_size=6).map(
@@ -55,3 +55,31 @@ def test_fractions_outside_of_0_and_1_are_refused(fraction: float) -> None:
 def test_a_single_image_cannot_be_cut_in_two() -> None:
     with pytest.raises(DataError, match="single image"):
         stratified_cut(np.array([0, 0, 1]), 0.5, seed=0)
+
+
+@given(labels=label_lists, copies=st.integers(1, 4), fraction=fractions, seed=st.integers(0, 1000))
+def test_a_group_is_never_cut_and_follows_its_first_image(
+    labels: np.ndarray, copies: int, fraction: float, seed: int
+) -> None:
+    order = np.random.default_rng(seed).permutation(copies * len(labels))
+    all_labels, groups = np.tile(labels, copies)[order], np.tile(np.arange(len(labels)), copies)[order]
+    kept, cut = grouped_cut(all_labels, groups, fraction, seed)
+    assert sorted([*kept, *cut]) == list(range(len(order)))
+    assert set(groups[kept]).isdisjoint(groups[cut])
+    for label in np.unique(labels):
+        whole, part = np.sum(labels == label), np.sum(all_labels[cut] == label) / copies
+        assert 1 <= part < whole
+        assert abs(part - fraction * whole) <= 1
+
+
+def test_without_copies_a_grouped_cut_is_the_plain_one() -> None:
+    labels = np.repeat(np.arange(3), 20)
+    for ours, plain in zip(grouped_cut(labels, np.arange(60), 0.3, 1), stratified_cut(labels, 0.3, 1), strict=True):
+        assert ours.tolist() == plain.tolist()
+
+
+def test_a_group_of_two_classes_goes_where_its_first_image_goes() -> None:
+    labels, groups = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 3, 4])
+    for seed in range(10):
+        kept, _ = grouped_cut(labels, groups, 0.5, seed)
+        assert (0 in kept) == (2 in kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convatlas.data.decode import UnreadableImageError, load_from, to_mode, upright
+from convatlas.data.decode import UnreadableImageError, load_from, pillow_silenced, to_mode, upright
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Source, SplitName
 
@@ -60,6 +59,7 @@ class Audit:
     suspects: tuple[tuple[str, str], ...]  # file, what is odd about it
     empty_classes: tuple[str, ...]
     ignored: tuple[str, ...]
+    mirror: bool  # whether a mirrored image keeps its class
     findings: tuple[str, ...] = field(default=())
 
     @property
@@ -85,8 +85,7 @@ def audit(source: Source, watch: Callable[[int, int], None] | None = None) -> Au
     """
     tally = _Tally(source)
     total = sum(len(split) for split in source.splits.values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's, about oddities that do not change a pixel
+    with pillow_silenced():
         for split_name, split in source.splits.items():
             for looks in in_order(_look_at_piece, pieces([split])):
                 for look in looks:
@@ -201,6 +200,7 @@ class _Tally:
                 name for label, name in enumerate(classes) if not any(counts[label] for counts in self._counts.values())
             ),
             ignored=self._source.ignored,
+            mirror=self._source.mirror,
         )
         return replace(audit, findings=tuple(_findings(audit)))
 

@@ -30,7 +30,7 @@ from convatlas.data.augmentation import (
 )
 from convatlas.data.statistics import ColourBasis
 
-OUTSIDE = -1  # a row or column that shows no pixel of the image: black
+OUTSIDE = -1  # a row or column that shows no pixel of the image, but the colour of the filling
 
 
 class Draws:
@@ -82,7 +82,7 @@ def augment(
         steps: what to do.
         crop: side of the square that the network sees, at most H and W.
         draws: where randomness comes from.
-        colours: of the training images; cutout and PCA colour noise need them.
+        colours: of the training images; cutout, PCA colour noise and shifts filled with the mean need them.
     """
     view = _View(images)
     if not any(isinstance(step, RandomResizedCrop) for step in steps):
@@ -94,7 +94,9 @@ def augment(
 
 def needs_colours(steps: Sequence[Augmentation]) -> bool:
     """Whether `augment` has to be given the colours of the training images."""
-    return any(isinstance(step, Cutout | PCAColour) for step in steps)
+    return any(
+        isinstance(step, Cutout | PCAColour) or (isinstance(step, Shift) and step.fill == "mean") for step in steps
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _View:
     images: Tensor  # [N, H, W, C]
     rows: Tensor | None = None  # [N, h]
     columns: Tensor | None = None  # [N, w]
-    may_be_outside: bool = False
+    filling: Tensor | None = None  # uint8 [C], what is shown where a row or column is OUTSIDE; None if none is
 
     @property
     def height(self) -> int:
@@ -114,13 +116,15 @@ class _View:
     def width(self) -> int:
         return self.images.shape[2] if self.columns is None else self.columns.shape[1]
 
-    def showing(self, rows: Tensor | None, columns: Tensor | None, *, may_be_outside: bool = False) -> _View:
+    def showing(self, rows: Tensor | None, columns: Tensor | None, filling: Tensor | None = None) -> _View:
         """Some rows and columns of this view."""
+        if self.filling is not None and filling is not None:  # a view has one filling, so the first is painted
+            return _View(self.pixels(), rows, columns, filling)
         return _View(
             self.images,
             _through(self.rows, rows),
             _through(self.columns, columns),
-            self.may_be_outside or may_be_outside,
+            self.filling if filling is None else filling,
         )
 
     def pixels(self) -> Tensor:
@@ -137,9 +141,9 @@ class _View:
         where = (row_starts * width * channels)[:, :, None] + bytes_in_row.flatten(1)[:, None, :]
         shown = self.images.reshape(-1).index_select(0, where.flatten())
         shown = shown.view(number, self.height, self.width, channels)
-        if self.may_be_outside:
+        if self.filling is not None:
             inside = (rows != OUTSIDE)[:, :, None] & (columns != OUTSIDE)[:, None, :]
-            shown = shown * inside[..., None]
+            shown = torch.where(inside[..., None], shown, self.filling)
         return shown
 
 
@@ -155,7 +159,7 @@ def _apply(step: Augmentation, view: _View, crop: int, draws: Draws, colours: Co
         case Flip():
             return _flip(view, step, draws)
         case Shift():
-            return _shift(view, step, draws)
+            return _shift(view, step, draws, colours)
         case RandomResizedCrop():
             return _View(_random_resized_crop(view.pixels(), step, crop, draws))
         case Cutout():
@@ -181,12 +185,16 @@ def _flip(view: _View, step: Flip, draws: Draws) -> _View:
     return view.showing(None, torch.where(mirrored[:, None], columns.flip(0), columns))
 
 
-def _shift(view: _View, step: Shift, draws: Draws) -> _View:
-    return view.showing(
-        _shifted(view.height, step, draws, view.images.device),
-        _shifted(view.width, step, draws, view.images.device),
-        may_be_outside=step.fill == "constant",
-    )
+def _shift(view: _View, step: Shift, draws: Draws, colours: ColourBasis | None) -> _View:
+    device = view.images.device
+    rows, columns = _shifted(view.height, step, draws, device), _shifted(view.width, step, draws, device)
+    match step.fill:
+        case "constant":
+            return view.showing(rows, columns, view.images.new_zeros(view.images.shape[3]))
+        case "mean":
+            return view.showing(rows, columns, _mean_colour(colours, device))
+        case _:
+            return view.showing(rows, columns)
 
 
 def _shifted(side: int, step: Shift, draws: Draws, device: torch.device) -> Tensor:
@@ -198,7 +206,7 @@ def _shifted(side: int, step: Shift, draws: Draws, device: torch.device) -> Tens
             return (side - 1) - ((side - 1) - positions.abs()).abs()
         case "edge":
             return positions.clamp(0, side - 1)
-        case "constant":
+        case "constant" | "mean":
             return torch.where((positions < 0) | (positions >= side), OUTSIDE, positions)
 
 
@@ -245,8 +253,13 @@ def _neighbours(start: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor,
 def _cutout(images: Tensor, step: Cutout, draws: Draws, colours: ColourBasis | None) -> Tensor:
     rows = _covered(images.shape[1], step.size, draws, images.device)
     columns = _covered(images.shape[2], step.size, draws, images.device)
-    mean = torch.from_numpy(_known(colours).mean * 255).float().to(images.device)
-    return torch.where((rows[:, :, None] & columns[:, None, :])[..., None], _to_bytes(mean), images)
+    return torch.where(
+        (rows[:, :, None] & columns[:, None, :])[..., None], _mean_colour(colours, images.device), images
+    )
+
+
+def _mean_colour(colours: ColourBasis | None, device: torch.device) -> Tensor:
+    return _to_bytes(torch.from_numpy(_known(colours).mean * 255).float()).to(device)
 
 
 def _covered(side: int, size: int, draws: Draws, device: torch.device) -> Tensor:
@@ -311,7 +324,9 @@ def turn_hue(colours: Tensor, turn: Tensor) -> Tensor:
 
 def _known(colours: ColourBasis | None) -> ColourBasis:
     if colours is None:
-        raise ValueError("cutout and PCA colour noise need the colours of the training images")
+        raise ValueError(
+            "cutout, PCA colour noise and shifts filled with the mean need the colours of the training images"
+        )
     return colours
 
 

@@ -24,14 +24,15 @@ class Flip(_Step):
 class Shift(_Step):
     """Move by a whole number of pixels, up to ``pixels`` or ``fraction`` of the side, evenly drawn in both directions.
 
-    What is uncovered is filled with the image ``reflect``-ed, its ``edge`` repeated or the ``constant`` black.
-    ``pixels = 4`` with ``fill = "constant"`` is torchvision's ``RandomCrop(32, padding=4)``.
+    What is uncovered is filled with the image ``reflect``-ed, its ``edge`` repeated, the ``constant`` black or the
+    ``mean`` colour of the training set, which becomes zero once the mean is subtracted. ``pixels = 4`` with
+    ``fill = "constant"`` is torchvision's ``RandomCrop(32, padding=4)``.
     """
 
     kind: Literal["shift"] = "shift"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     pixels: Annotated[int, Field(ge=1)] | None = None
-    fill: Literal["reflect", "constant", "edge"] = "reflect"
+    fill: Literal["reflect", "constant", "edge", "mean"] = "reflect"
 
     @model_validator(mode="after")
     def _one_distance(self) -> Self:

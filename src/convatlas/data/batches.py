@@ -21,6 +21,8 @@ from convatlas.data.statistics import ColourBasis, colour_basis
 
 SHARE_OF_DEVICE_MEMORY = 0.4  # that images may take of what is free; the network needs the rest
 
+ORDER, AUGMENTATION = 1, 2  # streams of random numbers: the same key gives each other draws
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -35,6 +37,15 @@ class Batch:
     global_size: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where batches are wanted: on which device, and in which process, ``rank`` of ``world`` that share every batch."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+
 class Batches:
     """The batches of a split.
 
@@ -47,10 +58,10 @@ class Batches:
         preprocessing: from stored image to input.
         batch_size: images in a batch, over all processes together.
         augmentation: steps for every batch, with a random crop before them; without any, the centre is shown.
-        shuffle: whether an epoch has its images in an order of its own. A last batch of one image is then left out,
-            since batch normalisation cannot learn from one.
+        shuffle: whether an epoch has its images in an order of its own. A last batch that would leave a process fewer
+            than two images is then left out, since batch normalisation cannot learn from one.
         seed: decides, with the epoch and the step, every order and every draw.
-        device: where batches are wanted.
+        place: where batches are wanted; by default the CPU, whole.
         ten_crop: give ten crops of every image instead of its centre.
     """
 
@@ -63,7 +74,7 @@ class Batches:
         augmentation: Sequence[Augmentation] = (),
         shuffle: bool = False,
         seed: int = 0,
-        device: torch.device | str = "cpu",
+        place: Place | None = None,
         ten_crop: bool = False,
     ) -> None:
         self._array = array
@@ -72,24 +83,25 @@ class Batches:
         self._augmentation = tuple(augmentation)
         self._shuffle = shuffle
         self._seed = seed
-        self._device = torch.device(device)
+        self._place = place or Place(torch.device("cpu"))
+        self._device = self._place.device
         self._view = preprocessing.ten_crops if ten_crop else preprocessing.normalize
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self._array), self._batch_size)
-        is_left_out = rest == 1 and self._shuffle and full > 0
+        is_left_out = rest < 2 * self._place.world and self._shuffle and full > 0
         return full + (rest > 0 and not is_left_out)
 
-    def epoch(self, epoch: int, *, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches of an epoch from step ``start`` on; of each, the share of process ``rank`` of ``world``.
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step ``start`` on; of each, this process's share.
 
         The shares of all processes, one after the other, are the batch that a single process would see.
         """
         order = self._order(epoch)
         for step in range(start, len(self)):
             indices = order[step * self._batch_size : (step + 1) * self._batch_size]
-            share = _share(len(indices), rank, world)
+            share = _share(len(indices), self._place.rank, self._place.world)
             images = self._images(indices[share])
             if self._augmentation:
                 images = self._augmented(images, epoch, step, len(indices), share)
@@ -99,10 +111,10 @@ class Batches:
     def _order(self, epoch: int) -> np.typing.NDArray[np.int64]:
         if not self._shuffle:
             return np.arange(len(self._array))
-        return torch.randperm(len(self._array), generator=_generator(self._seed, epoch)).numpy()
+        return torch.randperm(len(self._array), generator=_generator(ORDER, self._seed, epoch)).numpy()
 
     def _augmented(self, images: Tensor, epoch: int, step: int, total: int, share: slice) -> Tensor:
-        draws = Draws(_generator(self._seed, epoch, step), total, share, self._device)
+        draws = Draws(_generator(AUGMENTATION, self._seed, epoch, step), total, share, self._device)
         return augment(images, self._augmentation, self._preprocessing.crop, draws, self._colours)
 
     def _images(self, indices: np.typing.NDArray[np.int64]) -> Tensor:

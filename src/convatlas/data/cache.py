@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from convatlas.data.dataset import Dataset, ImageArray
-from convatlas.data.decode import UnreadableImageError, decode, load_from
+from convatlas.data.dataset import Dataset, ImageArray, Rows
+from convatlas.data.decode import UnreadableImageError, decode, load_from, pillow_silenced
 from convatlas.data.memo import cache_directory, digest_of, read_json, remembered
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Labels, Pixels, Source, SplitName
-from convatlas.data.splits import stratified_cut
+from convatlas.data.splits import grouped_cut
 from convatlas.errors import DataError
 from convatlas.files import replacing, write_text
 
 Watch = Callable[[int, int], None]
 
-DECODER_VERSION = 1  # raise it when `decode` gives other pixels, and every array is made anew
+DECODER_VERSION = 2  # raise it when `decode` gives other pixels or entries hold something else: all are made anew
 TEST_FRACTION = 0.1  # of a set that brings none
 TEST_SEED = 0  # always: which images are the test set never depends on a run
 ABANDONED_AFTER = 3600.0  # seconds since the last write
@@ -47,7 +46,8 @@ def prepare(
     """The source decoded to uint8 [resize, resize, channels] and divided into train, validation and test.
 
     A validation split that the source brings is used; otherwise one is cut from train, stratified by class and drawn by
-    ``split_seed``. A source with neither has a tenth cut off as test first, the same tenth for every seed. ``watch`` is
+    ``split_seed``. A source with neither has a tenth cut off as test first, the same tenth for every seed. Images of
+    the very same pixels stay on one side of a cut; splits that the source brings are left as they are. ``watch`` is
     told how many images of how many are done, while there is something to decode.
 
     >>> dataset = prepare(open_source("digits"), channels=1, resize=28)   # doctest: +SKIP
@@ -67,7 +67,7 @@ def prepare(
             f"{len(skipped)} of the files in {source.name} cannot be read; the first is {name} ({reason}). "
             "Mend or remove them, or leave out --strict to skip them"
         )
-    train, validation, test = _divide(entry.splits(), source, validation_fraction, split_seed)
+    train, validation, test = _divide(entry, source, validation_fraction, split_seed)
     return Dataset(
         name=source.name,
         classes=source.classes,
@@ -79,23 +79,30 @@ def prepare(
         mirror=source.mirror,
         split_seed=split_seed,
         validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
+        location=source.location,
     )
 
 
-def every_image(source: Source, *, channels: int, resize: int, watch: Watch | None = None) -> ImageArray:
+def every_image(source: Source, *, channels: int, resize: int, watch: Watch | None = None) -> tuple[str, ImageArray]:
     """All readable images of a source that brings no test split, or else its test split: what an evaluation wants.
+
+    With them comes the source's fingerprint, which tells whether a run was trained on these very images.
+
+    >>> fingerprint, images = every_image(open_source("digits"), channels=1, resize=28)   # doctest: +SKIP
+    >>> len(images)   # doctest: +SKIP
+    359
 
     Raises:
         DataError: there is none.
         StorageError: the cache cannot be written.
     """
-    _, entry = _decoded(source, channels, resize, watch)
+    fingerprint, entry = _decoded(source, channels, resize, watch)
     splits = entry.splits()
     chosen = [splits["test"]] if "test" in splits else list(splits.values())
     rows = np.concatenate([split.rows for split in chosen])
     if len(rows) == 0:
         raise DataError(f"{source.name} holds no readable image")
-    return ImageArray(entry.images, rows, entry.labels[rows])
+    return fingerprint, ImageArray(entry.images, rows, entry.labels[rows])
 
 
 def _decoded(source: Source, channels: int, resize: int, watch: Watch | None) -> tuple[str, _Entry]:
@@ -128,6 +135,7 @@ class _Entry:
 
     images: Pixels
     labels: Labels
+    groups: Rows  # for every row, the first row with the very same pixels
     sizes: dict[SplitName, int]
     unreadable: tuple[tuple[int, str], ...]  # row, reason
 
@@ -153,7 +161,10 @@ def _read_entry(place: Path) -> _Entry | None:
     except (OSError, ValueError):
         return None
     unreadable = tuple((row, reason) for row, reason in record["unreadable"])
-    return _Entry(images, np.array(record["labels"], dtype=np.int64), record["sizes"], unreadable)
+    groups = np.arange(len(images))
+    for row, first in record["copies"]:
+        groups[row] = first
+    return _Entry(images, np.array(record["labels"], dtype=np.int64), groups, record["sizes"], unreadable)
 
 
 def _decode_all(source: Source, place: Path, channels: int, resize: int, watch: Watch | None) -> _Entry:
@@ -161,27 +172,33 @@ def _decode_all(source: Source, place: Path, channels: int, resize: int, watch: 
     splits = source.splits
     shape = (sum(len(split) for split in splits.values()), resize, resize, channels)
     unreadable: list[tuple[int, str]] = []
+    first_rows: dict[bytes, int] = {}
+    copies: list[tuple[int, int]] = []  # row, first row with the same pixels
     _remove_leftovers(place)
     with (
         replacing(place / "images.npy") as temporary,
         temporary.open("wb") as file,
-        warnings.catch_warnings(),
+        pillow_silenced(),
     ):
-        warnings.simplefilter("ignore")  # Pillow warns about oddities that do not change a pixel
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         done = 0
         work = partial(_decode_chunk, channels=channels, resize=resize)
-        for pixels, failures in in_order(work, pieces(list(splits.values()))):
-            file.write(pixels.data)  # written, not memory-mapped: a full disk is then an error and not a crash
-            unreadable += [(done + position, reason) for position, reason in failures]
-            done += len(pixels)
+        for chunk in in_order(work, pieces(list(splits.values()))):
+            file.write(chunk.pixels.data)  # written, not memory-mapped: a full disk is then an error and not a crash
+            unreadable += [(done + position, reason) for position, reason in chunk.failures]
+            for position, digest in chunk.digests:
+                first = first_rows.setdefault(digest, done + position)
+                if first < done + position:
+                    copies.append((done + position, first))
+            done += len(chunk.pixels)
             if watch is not None:
                 watch(done, shape[0])
     record = {
         "sizes": {name: len(split) for name, split in splits.items()},
         "labels": [label for split in splits.values() for label in split.labels.tolist()],
         "unreadable": unreadable,
+        "copies": copies,
     }
     try:
         write_text(place / "entry.json", json.dumps(record))
@@ -200,41 +217,51 @@ def _remove_leftovers(place: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-Chunk = tuple[Pixels, list[tuple[int, str]]]  # decoded images, and (position, reason) of those that could not be
+@dataclass(frozen=True)
+class _Chunk:
+    """Some decoded images; of each, by position, a digest of its pixels or the reason why there are none."""
+
+    pixels: Pixels
+    digests: list[tuple[int, bytes]]
+    failures: list[tuple[int, str]]
 
 
-def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> Chunk:
+def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> _Chunk:
     split, indices = piece
-    pixels = np.zeros((len(indices), resize, resize, channels), dtype=np.uint8)
-    failures = []
+    chunk = _Chunk(np.zeros((len(indices), resize, resize, channels), dtype=np.uint8), [], [])
     for position, index in enumerate(indices):
         try:
-            pixels[position] = decode(load_from(split, index), channels, resize)
+            chunk.pixels[position] = decode(load_from(split, index), channels, resize)
         except UnreadableImageError as error:
-            failures.append((position, str(error)))
-    return pixels, failures
+            chunk.failures.append((position, str(error)))
+        else:
+            chunk.digests.append((position, hashlib.sha256(chunk.pixels[position]).digest()))
+    return chunk
 
 
 def _divide(
-    splits: dict[SplitName, ImageArray], source: Source, fraction: float, seed: int
+    entry: _Entry, source: Source, fraction: float, seed: int
 ) -> tuple[ImageArray, ImageArray, ImageArray | None]:
+    splits = entry.splits()
     train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
     cuts = (validation is None) + (validation is None and test is None)
-    _require_images(splits, source, at_least=1 + cuts)
+    _require_images(splits, source)
+    if cuts:
+        _require_enough_to_cut(train, entry.groups, source, at_least=1 + cuts)
     if validation is not None:
         return train, validation, test
     if test is None:
-        train, test = _cut(train, TEST_FRACTION, TEST_SEED)
-    train, validation = _cut(train, fraction, seed)
+        train, test = _cut(train, entry.groups, TEST_FRACTION, TEST_SEED)
+    train, validation = _cut(train, entry.groups, fraction, seed)
     return train, validation, test
 
 
-def _cut(array: ImageArray, fraction: float, seed: int) -> tuple[ImageArray, ImageArray]:
-    kept, cut = stratified_cut(array.labels, fraction, seed)
+def _cut(array: ImageArray, groups: Rows, fraction: float, seed: int) -> tuple[ImageArray, ImageArray]:
+    kept, cut = grouped_cut(array.labels, groups[array.rows], fraction, seed)
     return array.subset(kept), array.subset(cut)
 
 
-def _require_images(splits: dict[SplitName, ImageArray], source: Source, at_least: int) -> None:
+def _require_images(splits: dict[SplitName, ImageArray], source: Source) -> None:
     if len(source.classes) < 2:
         raise DataError(f"{source.name} has the single class {source.classes[0]!r}; there is nothing to tell apart")
     counts = np.bincount(splits["train"].labels, minlength=len(source.classes))
@@ -243,11 +270,19 @@ def _require_images(splits: dict[SplitName, ImageArray], source: Source, at_leas
             raise DataError(
                 f"class {class_name!r} of {source.name} has no readable image in train; add some, or remove its folder"
             )
-        if count < at_least:
-            raise DataError(
-                f"class {class_name!r} of {source.name} has {count} readable images in train; {at_least} are needed, "
-                f"since {'validation and test are' if at_least > 2 else 'validation is'} cut from them"
-            )
     for split_name, array in splits.items():
         if not len(array):
             raise DataError(f"none of the {split_name} images of {source.name} can be read; mend or remove them")
+
+
+def _require_enough_to_cut(train: ImageArray, groups: Rows, source: Source, at_least: int) -> None:
+    """Copies stay together, so an image with copies counts once, in the class of the first."""
+    _, first = np.unique(groups[train.rows], return_index=True)
+    counts = np.bincount(train.labels[first], minlength=len(source.classes))
+    for class_name, count in zip(source.classes, counts.tolist(), strict=True):
+        if count < at_least:
+            raise DataError(
+                f"class {class_name!r} of {source.name} has {count} readable images in train, besides copies; "
+                f"{at_least} are needed, since {'validation and test are' if at_least > 2 else 'validation is'} "
+                "cut from them"
+            )

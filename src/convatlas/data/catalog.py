@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from convatlas.data.memo import cache_directory, digest_of, file_stamp
+from convatlas.data.memo import cache_directory, digest_of, expanded, file_stamp
 from convatlas.data.readers.archive import is_archive, open_archive
 from convatlas.data.readers.cifar import CIFAR10, CIFAR100, CifarFormat, find_cifar, open_cifar
 from convatlas.data.readers.folder import Folder, arrange, open_folder
@@ -40,13 +41,17 @@ def open_source(name_or_path: str | Path) -> Source:
 
     Raises:
         UnknownNameError: neither a name nor something that looks like a path.
-        DataError: nothing is there, or it is not a data set.
+        DataError: nothing is there, it may not be read, or it is not a data set.
+        StorageError: an archive cannot be unpacked into the cache.
     """
-    if str(name_or_path) in _OPENERS:
-        return _OPENERS[str(name_or_path)]()
-    path = Path(name_or_path).expanduser()
-    if path.exists():
-        return _open_path(path)
+    path = expanded(name_or_path)
+    try:
+        if opener := _OPENERS.get(str(name_or_path)):
+            return replace(opener(), location=str(name_or_path))
+        if path.exists():
+            return replace(_open_path(path), location=str(path.resolve()))
+    except OSError as error:  # a folder without permission, a name that is too long for the file system
+        raise DataError(f"{error.filename or path} cannot be opened: {error.strerror or error}") from error
     if isinstance(name_or_path, Path) or os.sep in name_or_path or path.suffix:
         raise DataError(f"there is nothing at {path}; give an image folder, an archive, a .npz file or a known name")
     raise unknown_name("data set or path", name_or_path, list_sources())
@@ -140,7 +145,7 @@ def _open_cifar_below(folder: Path) -> Source | None:
 
 
 def _local_folders(name: str) -> list[Path]:
-    own = [Path(root).expanduser() / name] if (root := os.environ.get("CONVATLAS_DATA")) else []
+    own = [expanded(root) / name] if (root := os.environ.get("CONVATLAS_DATA")) else []
     return [*own, DEBIAN_FOLDER / name]
 
 

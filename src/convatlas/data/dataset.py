@@ -64,7 +64,8 @@ class Dataset:
     """A data set ready for training.
 
     ``fingerprint`` is a SHA-256 over all images, labels and class names as given, before any cut; ``skipped`` are the
-    files left out, each with the reason. ``validation_fraction`` is 0 when the source brought its own validation split.
+    files left out, each with the reason. ``location`` is what `open_source` takes to find the source again, empty for a
+    data set that was made without one. ``validation_fraction`` is 0 when the source brought its own validation split.
     ``test`` is None when the source has train and validation folders only.
     """
 
@@ -78,6 +79,7 @@ class Dataset:
     mirror: bool
     split_seed: int
     validation_fraction: float
+    location: str = ""
 
     @property
     def counts(self) -> dict[str, int]:

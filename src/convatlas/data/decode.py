@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,8 @@ def decode_file(path: str | Path, channels: int, resize: int) -> Pixels:
         UnreadableImageError: the reason, with the file's name before it.
     """
     try:
-        return decode(Path(path), channels, resize)
+        with pillow_silenced():
+            return decode(Path(path), channels, resize)
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{path} cannot be read: {error}") from error
 
@@ -155,6 +157,17 @@ def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:
         return picture
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     return picture.crop((left, top, left + width, top + height))
+
+
+@contextmanager
+def pillow_silenced() -> Iterator[None]:
+    """No warnings about oddities that change no pixel, such as a large image; too large a one is still an error.
+
+    Not for threads: it is entered before them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

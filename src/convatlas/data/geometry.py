@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convatlas.data.decode import UnreadableImageError, open_from
+from convatlas.data.decode import UnreadableImageError, open_from, pillow_silenced
 from convatlas.data.memo import remembered
 from convatlas.data.source import Source
 
@@ -48,7 +48,8 @@ def _look_at(source: Source) -> tuple[int, int | None]:
     modes, sizes = set(), set()
     for index in indices:
         try:
-            image = open_from(split, int(index))
+            with pillow_silenced():
+                image = open_from(split, int(index))
         except UnreadableImageError:  # a damaged file has no say; it is reported when the images are decoded
             continue
         modes.add(image.mode)

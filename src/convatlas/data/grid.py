@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from convatlas.data.decode import UnreadableImageError, load_from, to_mode, upright
+from convatlas.data.decode import UnreadableImageError, load_from, pillow_silenced, to_mode, upright
 from convatlas.data.source import Source, Split, SplitName
 
 CELL = 112  # pixels, the side of a picture
@@ -70,7 +70,8 @@ def _readable(split: Split, members: np.typing.NDArray[np.int64], wanted: int) -
         if len(found) == wanted:
             break
         try:
-            found.append((int(index), to_mode(upright(load_from(split, int(index))), "RGB")))
+            with pillow_silenced():
+                found.append((int(index), to_mode(upright(load_from(split, int(index))), "RGB")))
         except UnreadableImageError:
             continue
     return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from convatlas.errors import StorageError
 from convatlas.files import write_json
 
 T = TypeVar("T")
@@ -17,10 +18,18 @@ T = TypeVar("T")
 def cache_directory() -> Path:
     """``$CONVATLAS_CACHE``, else ``$XDG_CACHE_HOME/convatlas``, else ``~/.cache/convatlas``; safe to delete."""
     if chosen := os.environ.get("CONVATLAS_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "convatlas"
     return Path.home() / ".cache" / "convatlas"
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` replaced by the home folder; ``~nobody`` stays as it is, and nothing will be found there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def digest_of(content: Any) -> str:
@@ -46,8 +55,17 @@ def remembered(kind: str, stamp: Any, compute: Callable[[], T]) -> T:
 
 
 def read_json(path: Path) -> Any:
-    """A file's content, or None when there is none or it is not JSON: a damaged cache is an empty one."""
+    """What a file of the cache holds, or None when there is none or it is not JSON: a damaged cache is an empty one.
+
+    Raises:
+        StorageError: the cache is no folder, or one that may not be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise StorageError(
+            f"cannot use the cache {cache_directory()}: {error.strerror or error}; "
+            "set CONVATLAS_CACHE to a folder of your own"
+        ) from error

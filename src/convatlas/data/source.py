@@ -119,8 +119,8 @@ class FileSplit:
         return Image.open(io.BytesIO(self.store.read(self.names[index])))
 
     def name(self, index: int) -> str:
-        """The file's relative name."""
-        return self.names[index]
+        """The file's relative name, `printable`."""
+        return printable(self.names[index])
 
     def digest(self, index: int) -> str:
         """SHA-256 of the file's bytes."""
@@ -133,7 +133,8 @@ class Source:
 
     ``splits`` come in the order of ``SPLITS``. ``stamp`` says what the source is made of without reading it (paths,
     sizes and times of change): while it stays the same, so do the images. ``mirror`` says whether a mirrored image
-    keeps its class, as a digit does not. ``ignored`` are files beside the images that are no images.
+    keeps its class, as a digit does not. ``ignored`` are files beside the images that are no images. ``location`` is
+    what `open_source`, which sets it, can be given again from any folder: a catalog's name, or an absolute path.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Source:
     stamp: str
     mirror: bool = True
     ignored: tuple[str, ...] = ()
+    location: str = ""
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
@@ -152,6 +154,15 @@ def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
     """
     parts = re.split(r"(\d+)", text)  # text, digits, text, ...: like is compared with like
     return tuple(int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)), text
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be printed and written: what is no UTF-8 on disk is escaped.
+
+    >>> printable("é.png"), printable("caf\udce9.png")
+    ('é.png', 'caf\\udce9.png')
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def mirrored_images_keep_their_class(classes: Sequence[str]) -> bool:

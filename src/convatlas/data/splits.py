@@ -32,6 +32,30 @@ def stratified_cut(labels: Labels, fraction: float, seed: int) -> tuple[Rows, Ro
     return np.flatnonzero(~is_cut), np.flatnonzero(is_cut)
 
 
+def grouped_cut(labels: Labels, groups: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """`stratified_cut` over the first image of every group; the others of a group go where it goes.
+
+    A group is all the copies of one image: a cut through it would put the same pixels on both sides.
+
+    >>> kept, cut = grouped_cut(np.array([0, 0, 0, 0]), np.array([0, 1, 0, 1]), 0.5, seed=0)
+    >>> kept.tolist(), cut.tolist()
+    ([0, 2], [1, 3])
+
+    Args:
+        labels: class numbers, [N].
+        groups: a number for every image, [N], the same for those that belong together.
+        fraction: of the groups of each class, to be cut off.
+        seed: decides which.
+
+    Raises:
+        DataError: the fraction is not between 0 and 1, or a class has a single group.
+    """
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    _, cut = stratified_cut(np.asarray(labels)[first], fraction, seed)
+    is_cut = np.isin(group, cut)
+    return np.flatnonzero(~is_cut), np.flatnonzero(is_cut)
+
+
 def _some(positions: Rows, fraction: float, draw: np.random.RandomState) -> Rows:
     if len(positions) < 2:
         raise DataError("a class with a single image cannot be cut in two; add images or leave the class out")

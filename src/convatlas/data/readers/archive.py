@@ -6,6 +6,7 @@ one file instead of 60,000. What a data set has no use for (links, devices, name
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
@@ -13,9 +14,11 @@ import json
 import lzma
 import mmap
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +38,6 @@ MAX_BYTES = 256 * 2**30
 MAX_RATIO = 200
 RATIO_COUNTS_FROM = 64 * 2**20
 
-_ZSTANDARD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CHUNK = 2**20
 
 
@@ -99,26 +101,32 @@ def _pack(path: Path, place: Path) -> dict[str, Any]:
     folders: list[str] = []
     allowance = _Allowance(path)
     with replacing(place / "members.bin") as temporary, temporary.open("wb") as packed:
-        for member in _members(path):
+        for member in _members(path, allowance):
             allowance.count_member()
             name = _safe_name(member.name, path)
+            content = _content(member.read, allowance) if member.read else None
             if is_hidden(name):
-                continue
-            if member.read is None:
+                deque(content or (), maxlen=0)  # read and not kept: it takes as long as any other, so it counts
+            elif content is None:
                 folders.append(name)
             else:
-                members[name] = _copy(member.read, packed, allowance)
+                members[name] = _copy(content, packed)
         size = packed.tell()
     index = {"size": size, "members": members, "folders": folders}
     write_text(place / "index.json", json.dumps(index))
     return index
 
 
-def _copy(read: Callable[[int], bytes], packed: IO[bytes], allowance: _Allowance) -> tuple[int, int, str]:
-    """Append a member; its offset, size and SHA-256."""
-    start, digest = packed.tell(), hashlib.sha256()
+def _content(read: Callable[[int], bytes], allowance: _Allowance) -> Iterator[bytes]:
     while chunk := read(_CHUNK):
         allowance.count_bytes(len(chunk))
+        yield chunk
+
+
+def _copy(content: Iterator[bytes], packed: IO[bytes]) -> tuple[int, int, str]:
+    """Append a member; its offset, size and SHA-256."""
+    start, digest = packed.tell(), hashlib.sha256()
+    for chunk in content:
         digest.update(chunk)
         packed.write(chunk)
     return start, packed.tell() - start, digest.hexdigest()
@@ -156,8 +164,8 @@ class _Member:
     read: Callable[[int], bytes] | None  # None for a folder
 
 
-def _members(path: Path) -> Iterator[_Member]:
-    return _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
+def _members(path: Path, allowance: _Allowance) -> Iterator[_Member]:
+    return _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path, allowance)
 
 
 def _zip_members(path: Path) -> Iterator[_Member]:
@@ -172,8 +180,8 @@ def _zip_members(path: Path) -> Iterator[_Member]:
                 yield _Member(info.filename, _reader(path, file))
 
 
-def _tar_members(path: Path) -> Iterator[_Member]:
-    with _reading(path), _tar_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+def _tar_members(path: Path, allowance: _Allowance) -> Iterator[_Member]:
+    with _reading(path), _tar_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for info in archive:
             if info.isdir():
                 yield _Member(info.name, None)
@@ -183,22 +191,37 @@ def _tar_members(path: Path) -> Iterator[_Member]:
                 yield _Member(info.name, _reader(path, file))
             else:
                 raise _refused(path, info.name, "is a link" if info.issym() or info.islnk() else "is no regular file")
+        # To the end: checksums of compressed streams come last, and tarfile takes a damaged header for the end.
+        assert archive.fileobj is not None, "it is open"
+        if any(chunk.strip(b"\0") for chunk in _content(archive.fileobj.read, allowance)):
+            raise tarfile.ReadError("there is more after a header that makes no sense")
 
 
 def _tar_stream(path: Path) -> IO[bytes]:
-    """The file itself, since tarfile knows gzip, bzip2 and xz; through zstandard when it is one of those."""
-    file = path.open("rb")
-    is_zstandard = file.read(4) == _ZSTANDARD_MAGIC
-    file.seek(0)
-    if not is_zstandard:
-        return file
+    """The file, through what unpacks it; tarfile's own way through gzip never looks at the checksum."""
+    with path.open("rb") as file:
+        beginning = file.read(max(map(len, _OPENERS)))
+    opener = next((opener for magic, opener in _OPENERS.items() if beginning.startswith(magic)), None)
+    stream: IO[bytes] = opener(path) if opener else path.open("rb")
+    return stream
+
+
+def _open_zstandard(path: Path) -> IO[bytes]:
     try:
         import zstandard
     except ImportError:
-        file.close()
         raise DataError(f"{path} needs the zstandard package: pip install 'convatlas[zstd]'") from None
-    stream: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(file, closefd=True, read_across_frames=True)
+    reader = zstandard.ZstdDecompressor()
+    stream: IO[bytes] = reader.stream_reader(path.open("rb"), closefd=True, read_across_frames=True)
     return stream
+
+
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {  # by what their files begin with
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _open_zstandard,
+}
 
 
 def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
@@ -209,12 +232,18 @@ def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
     return read
 
 
+def _kinds_of_damage() -> tuple[type[Exception], ...]:
+    zstandard = sys.modules.get("zstandard")  # it is loaded where it is needed
+    of_zstandard = (zstandard.ZstdError,) if zstandard else ()
+    return (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, *of_zstandard)
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Damage in an archive is the archive's fault, and is said so, whichever library finds it."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+    except _kinds_of_damage() as error:
         raise DataError(f"{path} cannot be unpacked: {error}. It is damaged or cut short; get it again") from error
     except (RuntimeError, NotImplementedError) as error:  # zipfile's way to say encrypted, or an unknown method
         raise DataError(f"{path} cannot be unpacked: {error}. Unpack it yourself and give the folder") from error

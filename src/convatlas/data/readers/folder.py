@@ -24,6 +24,7 @@ from convatlas.data.source import (
     SplitName,
     mirrored_images_keep_their_class,
     natural_key,
+    printable,
 )
 from convatlas.errors import DataError
 
@@ -93,6 +94,9 @@ def arrange(
         )
     empty = [place for folder in folders if (place := layout.place(f"{folder}/"))]
     classes = tuple(sorted({class_name for _, class_name in (*placed.values(), *empty)}, key=natural_key))
+    for class_name in classes:
+        if printable(class_name) != class_name:
+            raise DataError(f"the class folder {class_name!r} in {where} has a name that is no UTF-8; rename it")
     present = {split for split, _ in placed.values()}
     return Source(
         name,
@@ -100,7 +104,7 @@ def arrange(
         {split: _file_split(store, placed, split, classes) for split in SPLITS if split in present},
         stamp,
         mirror=mirrored_images_keep_their_class(classes),
-        ignored=tuple(file for file in files if file not in placed),
+        ignored=tuple(printable(file) for file in files if file not in placed),
     )
 
 
@@ -127,10 +131,14 @@ def _layout(images: list[str], where: str) -> _Layout:
     while _is_enclosed(paths, depth):
         depth += 1
     tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
-    splits = {SPLIT_FOLDERS[top] for top in tops if top in SPLIT_FOLDERS}
-    if tops and tops <= set(SPLIT_FOLDERS) and "train" not in splits:
-        raise DataError(f"{where} has folders {', '.join(sorted(tops))} and no train folder; add one, or rename them")
-    return _Layout(depth, divided="train" in splits)
+    # Only a folder of class folders is a split: a class may be called "train" too, as one of CIFAR-100's is.
+    divided = any(SPLIT_FOLDERS.get(path[depth].lower()) == "train" for path in paths if len(path) > depth + 2)
+    if tops and tops <= set(SPLIT_FOLDERS) and not divided:
+        raise DataError(
+            f"{where} has folders {', '.join(sorted(tops))} and no train folder with class folders in it; add one, or "
+            "rename them"
+        )
+    return _Layout(depth, divided)
 
 
 def _is_enclosed(paths: list[list[str]], depth: int) -> bool:

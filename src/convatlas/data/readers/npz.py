@@ -47,7 +47,7 @@ def open_npz(path: Path) -> Source:
     keys = _keys_by_split(path)
     labels = {split: _read_labels(path, label_key) for split, (_, label_key) in keys.items()}
     highest = max((int(numbers.max()) for numbers in labels.values() if len(numbers)), default=-1)
-    classes = _read_classes(path, highest)
+    classes = _read_classes(path, highest, sum(map(len, labels.values())))
     splits: dict[SplitName, Split] = {
         split: ArraySplit(split, partial(_read_images, path, image_key, labels[split]))
         for split, (image_key, _) in keys.items()
@@ -100,17 +100,25 @@ def _read_images(path: Path, key: str, labels: Labels) -> tuple[Pixels, Labels]:
 
 def _read_labels(path: Path, key: str) -> Labels:
     labels = _read_key(path, key)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(labels):
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim == 0 or labels.size != len(labels):
         raise DataError(f"{path}: {key!r} must be class numbers, [N]; received {labels.dtype} {list(labels.shape)}")
-    if len(labels) and labels.min() < 0:
-        raise DataError(f"{path}: {key!r} must count classes from 0; received {labels.min()}")
-    return np.asarray(labels.reshape(-1), dtype=np.int64)
+    numbers = np.asarray(labels.reshape(-1), dtype=np.int64)
+    if len(numbers) and numbers.min() < 0:
+        raise DataError(f"{path}: {key!r} must count classes from 0; received {numbers.min()}")
+    return numbers
 
 
-def _read_classes(path: Path, highest: int) -> tuple[str, ...]:
+def _read_classes(path: Path, highest: int, images: int) -> tuple[str, ...]:
     if "classes" not in _keys(path):
+        if highest >= images > 0:
+            raise DataError(
+                f"{path}: labels must count classes from 0 without gaps; received {highest} for {images} images"
+            )
         return tuple(str(number) for number in range(highest + 1))
-    classes = tuple(str(name) for name in _read_key(path, "classes"))
+    names = _read_key(path, "classes")
+    if names.ndim != 1:
+        raise DataError(f"{path}: 'classes' must be a list of names, [C]; received {list(names.shape)}")
+    classes = tuple(str(name) for name in names)
     if len(classes) <= highest or len(set(classes)) < len(classes):
         raise DataError(
             f"{path}: 'classes' must name each of the {highest + 1} classes once; received {len(classes)} names"
