@@ -177,10 +177,8 @@ def _describe(entry: ModelEntry) -> ModelDescription:
 
 
 def _take_memory(model: Classifier) -> None:
-    """Give an outlined network memory, as ``to_empty`` does, without half a second of imports at every start:
-
-    there, ``empty_like`` of a meta tensor makes torch import sympy.
-    """
+    """Give an outlined network memory: what ``to_empty`` does, without half a second of imports at every start."""
+    # to_empty asks for empty_like of a meta tensor, for which torch imports sympy
     model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
 
 
