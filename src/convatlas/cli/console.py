@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from convatlas.api import EvaluationReport
+    from convatlas.assessment import EvaluationReport
     from convatlas.runs import Prediction, Run
 
 MOST_CLASSES_SHOWN = 20

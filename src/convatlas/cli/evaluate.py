@@ -16,10 +16,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Accuracy, top-5, per-class scores and the confusion matrix of a run."""
-    from convatlas import api
+    from convatlas.assessment import assess
     from convatlas.cli.console import print_evaluation, print_json
+    from convatlas.runs import Run
 
-    report = api.evaluate_and_keep(run, data=data, ten_crop=ten_crop)
+    report = assess(Run.open(run), data=data, ten_crop=ten_crop)
     if as_json:
         print_json(report.to_dict())
     else:

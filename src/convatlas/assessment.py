@@ -1,0 +1,207 @@
+"""How good a run is: which images it is shown, what it makes of them, and the record that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from convatlas import files
+from convatlas.data.batches import Batches, Place
+from convatlas.data.cache import every_image, prepare
+from convatlas.data.catalog import open_source
+from convatlas.data.dataset import Dataset, ImageArray
+from convatlas.data.source import Source
+from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
+from convatlas.models.registry import model_entry
+from convatlas.runs import Run
+from convatlas.training.evaluate import evaluate
+from convatlas.training.history import HistoryRow
+from convatlas.training.metrics import Evaluation
+from convatlas.training.processes import main_process_first, processes
+
+DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation images, where it has no effect
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """An evaluation, what it was made on, what to know about it, and where its record and figure are kept.
+
+    The paths are None when the run's directory cannot be written.
+    """
+
+    evaluation: Evaluation
+    images: str
+    remarks: tuple[str, ...]
+    record_path: Path | None
+    figure_path: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation's figures and the paths, as JSON can hold them."""
+        return {
+            "images": self.images,
+            "remarks": list(self.remarks),
+            "record": str(self.record_path) if self.record_path else None,
+            "figure": str(self.figure_path) if self.figure_path else None,
+        } | self.evaluation.to_dict()
+
+
+def assess(run: Run, *, data: str | Path | None = None, ten_crop: bool = False) -> EvaluationReport:
+    """Show a run its test images, or those of ``data``; keep the record and the confusion matrix in ``evaluations/``.
+
+    A look at the run's own test images is counted on its card.
+
+    Raises:
+        RunError: the run's images are gone, or it has no weights.
+        DataError: the classes of ``data`` are not the run's, or ten crops of images that must not be mirrored.
+    """
+    chosen = _images_for(run, data)
+    evaluation = _evaluate(run, chosen.images, ten_crop=ten_crop)
+    remarks = list(chosen.remarks)
+    if ten_crop and run.card.preprocessing.resize == run.card.preprocessing.crop:
+        remarks.append("images are shown whole: the ten crops are the image and its mirror image, five times each")
+    name = f"{chosen.name} ten-crop" if ten_crop else chosen.name
+    try:
+        if chosen.is_own_test:
+            run.update(test_evaluations=run.card.test_evaluations + 1)
+        return _keep(run, evaluation, name, tuple(remarks))
+    except StorageError as error:
+        return EvaluationReport(evaluation, name, (*remarks, f"not kept: {error}"), None, None)
+
+
+def test_once(run: Run, dataset: Dataset) -> Evaluation | None:
+    """The end of a training: show the run its test images, where it has some, and put the result on its card."""
+    if dataset.test is None:
+        return None
+    evaluation = _evaluate(run, dataset.test, ten_crop=False)
+    _keep(run, evaluation, f"{dataset.name} test")
+    run.update(test=evaluation.summary(), test_evaluations=run.card.test_evaluations + 1)
+    return evaluation
+
+
+def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | None) -> None:
+    """Render the run as one offline page, ``report.html``."""
+    from convatlas.reports.page import render_run
+    from convatlas.reports.record import RunRecord
+
+    card, entry = run.card, model_entry(run.card.model.name)
+    record: dict[str, Any] = {
+        "title": f"{card.model.name} on {card.data.name}",
+        "run_path": str(run.path),
+        "model": {
+            "name": entry.name,
+            "family": entry.family,
+            "year": entry.year,
+            "paper": entry.paper,
+            "parameters": sum(parameter.numel() for parameter in run.model().parameters()),
+        },
+        "data": card.data.model_dump(mode="json") | {"classes": list(card.classes)},
+        "preprocessing": card.preprocessing.model_dump(mode="json"),
+        "recipe": card.recipe,
+        "history": [asdict(row) for row in history],
+        "best": card.best,
+        "test": test.to_dict() if test is not None else None,
+        "environment": card.environment,
+        "findings": list(card.findings),
+    }
+    files.write_text(run.path / "report.html", render_run(cast(RunRecord, record)))
+
+
+def dataset_of(run: Run, location: str | Path | None = None) -> Dataset:
+    """The images of a run, divided as they were when it was trained; at ``location`` if they have moved.
+
+    Raises:
+        RunError: they are gone.
+    """
+    with main_process_first():
+        return _prepared_for(run, _source_of(run, location))
+
+
+def _source_of(run: Run, location: str | Path | None) -> Source:
+    if location is not None:
+        return open_source(location)
+    try:
+        return open_source(run.card.data.location)
+    except ConvatlasError as error:
+        raise RunError(
+            f"the images of {run.path} are gone: {error}. If they have moved, name their place with --data"
+        ) from error
+
+
+def _prepared_for(run: Run, source: Source) -> Dataset:
+    data, preprocessing = run.card.data, run.card.preprocessing
+    return prepare(
+        source,
+        channels=preprocessing.channels,
+        resize=preprocessing.resize,
+        validation_fraction=data.validation_fraction or DEFAULT_VALIDATION_FRACTION,
+        split_seed=data.split_seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Images to evaluate on, what to call them, and what a reader should know about them."""
+
+    images: ImageArray
+    name: str
+    remarks: tuple[str, ...] = ()
+    is_own_test: bool = False
+
+
+def _images_for(run: Run, data: str | Path | None) -> _Chosen:
+    source = _source_of(run, data)
+    fingerprint = None
+    if data is not None:
+        _refuse_strange_classes(run, source)
+        preprocessing, classes = run.card.preprocessing, run.card.classes
+        fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
+        if fingerprint != run.card.data.fingerprint:
+            own_labels = np.array([classes.index(name) for name in source.classes])[images.labels]
+            return _Chosen(replace(images, labels=own_labels), f"{source.name} {fingerprint[:4]}")
+    return _own_images(run, _prepared_for(run, source))
+
+
+def _own_images(run: Run, dataset: Dataset) -> _Chosen:
+    remarks = []
+    if dataset.fingerprint != run.card.data.fingerprint:
+        remarks.append("the images have changed since the training: some of these may have been trained on")
+    if dataset.test is not None:
+        return _Chosen(dataset.test, f"{dataset.name} test", tuple(remarks), is_own_test=True)
+    remarks.append("there is no test set; these validation images chose the weights, so the figure flatters")
+    return _Chosen(dataset.validation, f"{dataset.name} validation", tuple(remarks))
+
+
+def _refuse_strange_classes(run: Run, source: Source) -> None:
+    strangers = [name for name in source.classes if name not in run.card.classes]
+    if strangers:
+        raise DataError(
+            f"{source.location} has classes that {run.path} was not trained on: {', '.join(strangers)}. "
+            f"It knows {', '.join(run.card.classes)}"
+        )
+
+
+def _keep(run: Run, evaluation: Evaluation, images: str, remarks: tuple[str, ...] = ()) -> EvaluationReport:
+    from convatlas.reports.figures import confusion_figure, save_figure
+
+    stem = run.path / "evaluations" / images.replace(" ", "-")
+    record, figure = Path(f"{stem}.json"), Path(f"{stem}.png")
+    report = EvaluationReport(evaluation, images, remarks, record, figure)
+    files.write_text(record, json.dumps(report.to_dict(), ensure_ascii=False))
+    save_figure(confusion_figure(evaluation.confusion.tolist(), evaluation.classes), figure)
+    return report
+
+
+def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool) -> Evaluation:
+    if ten_crop and not run.card.data.mirror:
+        raise DataError(
+            f"ten crops are five and their mirror images, and mirrored {run.card.data.name} change their class"
+        )
+    preprocessing = run.card.preprocessing
+    size = max(1, preprocessing.evaluation_batch // (10 if ten_crop else 1))
+    batches = Batches(images, preprocessing, size, place=Place(processes().device), ten_crop=ten_crop)
+    return evaluate(run.model().to(processes().device), batches, run.card.classes)

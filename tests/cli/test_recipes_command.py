@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+from convatlas.training.recipe import list_recipes, load_recipe, parse_recipe
+
+Command = Callable[..., Any]
+
+
+def test_every_recipe_is_listed(convatlas: Command) -> None:
+    answer = convatlas("recipes")
+    assert answer.code == 0
+    assert {line.split(" ")[0] for line in answer.out.splitlines()} >= set(list_recipes())
+
+
+def test_a_recipe_is_printed_to_be_copied(convatlas: Command) -> None:
+    answer = convatlas("recipes", "vgg-cifar10")
+    assert parse_recipe(tomllib.loads(answer.out), where="printed") == load_recipe("vgg-cifar10")
