@@ -16,7 +16,7 @@ test: $(VENV)/.ready-test
 	$(PYTEST) -n 2 --cov --cov-report=term
 
 test-slow: $(VENV)/.ready-test
-	$(PYTEST) -m "slow or browser" tests --durations=10
+	$(BIN)/python -m pytest -m "slow or browser" tests --durations=10
 
 lint: $(VENV)/.ready-lint
 	$(BIN)/ruff check .
