@@ -129,8 +129,10 @@ def resume(
     if longer:
         recipe = recipe.updated(**longer, patience=None)  # a length that is asked for is not cut short
     has_checkpoint = checkpoint.exists(opened.path)
-    if has_checkpoint and (longer or opened.card.status == "finished"):
+    if has_checkpoint and longer:
         _refuse_what_is_done(opened, recipe, checkpoint.load_state(opened.path))
+    elif opened.card.status == "finished":  # also by an early stop, before the length it was given
+        raise RunError(f"{opened.path} is finished. Give --epochs or --time-budget to train it further")
     dataset = dataset_of(opened, data)
     if dataset.fingerprint != opened.card.data.fingerprint:
         raise RunError(

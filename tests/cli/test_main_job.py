@@ -105,7 +105,7 @@ def test_a_run_moves_and_still_predicts(run: Path, photos: Path, tmp_path: Path)
 def test_a_finished_run_is_extended(convatlas: Command, run: Path) -> None:
     answer = convatlas("train", "--resume", run)
     assert answer.code == 2
-    assert "has already trained 8 epochs" in answer.err
+    assert "is finished. Give --epochs" in answer.err
     answer = convatlas("train", "--resume", run, "--epochs", 9)
     assert answer.code == 0, answer.err
     card = json.loads((run / "card.json").read_text())
@@ -122,6 +122,17 @@ def test_less_than_was_trained_is_refused_and_changes_nothing(convatlas: Command
         assert answer.code == 2
         assert "has already trained 8 epochs" in answer.err
     assert (run / "card.json").read_bytes() == before
+
+
+def test_a_run_that_stopped_early_is_finished(convatlas: Command, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("--set", "patience=1", "--set", "learning_rate=1e-30")  # nothing changes, so nothing improves
+    answer = convatlas("train", "lenet5", "--data", photos, "--epochs", 9, *settings, "--out", run)
+    assert answer.code == 0, answer.err
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
+    before = (run / "card.json").read_bytes()
+    assert "is finished" in convatlas("train", "--resume", run).err
+    assert (run / "card.json").read_bytes() == before  # the test images were not shown again
 
 
 def test_a_kill_between_training_and_testing_leaves_a_run_to_resume(

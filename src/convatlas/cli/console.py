@@ -74,9 +74,8 @@ def print_evaluation(report: EvaluationReport) -> None:
     console.print(
         f"[bold]accuracy {evaluation.accuracy:.2%}[/]  (95 % interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
     )
-    console.print(
-        f"top-{evaluation.k} {evaluation.top_k_accuracy:.2%}   loss {evaluation.loss:.4f}   on {escape(report.images)}"
-    )
+    top_k = f"top-{evaluation.k} {evaluation.top_k_accuracy:.2%}   " if evaluation.k > 1 else ""
+    console.print(f"{top_k}loss {evaluation.loss:.4f}   on {escape(report.images)}")
     for remark in report.remarks:
         console.print(f"[yellow]! {escape(remark)}[/]")
     table = plain_table("class", "n", "precision", "recall", "F1")
