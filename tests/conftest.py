@@ -11,9 +11,14 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # doctests are not looke
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session's tests: decoding `digits` once is enough."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """One cache for the session's tests: decoding `digits` once is enough.
+
+    The engine's machine code outlives the session. It is named by a hash of what it was compiled from.
+    """
     cache = tmp_path_factory.mktemp("cache")
+    assert pytestconfig.cache is not None
+    (cache / "engine").symlink_to(pytestconfig.cache.mkdir("engine"))
     os.environ["CONVATLAS_CACHE"] = str(cache)
     return cache
 

@@ -55,6 +55,23 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def cache_directory() -> Path:
+    """``$CONVATLAS_CACHE``, else ``$XDG_CACHE_HOME/convatlas``, else ``~/.cache/convatlas``; safe to delete."""
+    if chosen := os.environ.get("CONVATLAS_CACHE"):
+        return expanded(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "convatlas"
+    return Path.home() / ".cache" / "convatlas"
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` replaced by the home folder; ``~nobody`` stays as it is, and nothing will be found there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def _ordinary_mode() -> int:
     mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)

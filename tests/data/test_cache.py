@@ -19,8 +19,8 @@ from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.decode import decode
-from convatlas.data.memo import cache_directory
 from convatlas.errors import DataError, StorageError
+from convatlas.files import cache_directory
 
 
 def prepared(path: Path, **options: object) -> Dataset:

@@ -18,12 +18,12 @@ import numpy as np
 
 from convatlas.data.dataset import Dataset, ImageArray, Rows
 from convatlas.data.decode import UnreadableImageError, decode, load_from, pillow_silenced
-from convatlas.data.memo import cache_directory, digest_of, read_json, remembered
+from convatlas.data.memo import digest_of, read_json, remembered
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Labels, Pixels, Source, SplitName
 from convatlas.data.splits import grouped_cut
 from convatlas.errors import DataError
-from convatlas.files import replacing, write_text
+from convatlas.files import cache_directory, replacing, write_text
 
 Watch = Callable[[int, int], None]
 

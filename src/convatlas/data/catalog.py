@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convatlas.data.memo import cache_directory, digest_of, expanded, file_stamp
+from convatlas.data.memo import digest_of, file_stamp
 from convatlas.data.readers.archive import is_archive, open_archive
 from convatlas.data.readers.cifar import CIFAR10, CIFAR100, CifarFormat, find_cifar, open_cifar
 from convatlas.data.readers.folder import Folder, arrange, open_folder
@@ -19,6 +19,7 @@ from convatlas.data.readers.npz import open_npz
 from convatlas.data.source import ArraySplit, Labels, Pixels, Source, SplitName
 from convatlas.data.splits import stratified_cut
 from convatlas.errors import DataError, unknown_name
+from convatlas.files import cache_directory, expanded
 
 DIGITS = tuple("0123456789")
 FASHION = (

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from convatlas.errors import StorageError
-from convatlas.files import write_json
+from convatlas.files import cache_directory, write_json
 
 T = TypeVar("T")
-
-
-def cache_directory() -> Path:
-    """``$CONVATLAS_CACHE``, else ``$XDG_CACHE_HOME/convatlas``, else ``~/.cache/convatlas``; safe to delete."""
-    if chosen := os.environ.get("CONVATLAS_CACHE"):
-        return expanded(chosen)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "convatlas"
-    return Path.home() / ".cache" / "convatlas"
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with ``~`` replaced by the home folder; ``~nobody`` stays as it is, and nothing will be found there."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def digest_of(content: Any) -> str:

@@ -25,10 +25,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from convatlas.data.memo import cache_directory, file_stamp, read_json, remembered
+from convatlas.data.memo import file_stamp, read_json, remembered
 from convatlas.data.readers.folder import is_hidden
 from convatlas.errors import DataError
-from convatlas.files import replacing, write_text
+from convatlas.files import cache_directory, replacing, write_text
 
 PACK_VERSION = 1  # raise it when packs are laid out otherwise
 
