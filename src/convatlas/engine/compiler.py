@@ -1,0 +1,144 @@
+"""Kernels as machine code: compiled by Numba once a machine, kept in the user's cache, loaded without Numba.
+
+Loading Numba takes half a second and compiling takes many; a kept object takes milliseconds. What is kept is named by
+a hash of the kernels' sources, of the compiler's version and of the processor, so it is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from convatlas.engine.jobs import TRAINING, Kernel
+from convatlas.errors import StorageError
+from convatlas.files import cache_directory, replacing
+
+DIGEST_BYTES = 32
+
+_lock = threading.Lock()
+_addresses: dict[Kernel, int] = {}
+_engines: list[Any] = []  # owners of the machine code; it lives as long as the process
+
+
+def address_of(kernel: Kernel) -> int:
+    """Where the machine code of a kernel is; compiled if it never was on this machine.
+
+    Raises:
+        ImportError: neither kept machine code nor Numba is there.
+    """
+    found = _addresses.get(kernel)
+    if found is not None:
+        return found
+    with _lock:
+        if kernel not in _addresses:
+            _addresses[kernel] = _load(kernel, _object_of(kernel))
+        return _addresses[kernel]
+
+
+def are_ready(kernels: Iterable[Kernel]) -> bool:
+    """Whether none of them has to be compiled."""
+    return all(kernel in _addresses or _path_of(kernel).is_file() for kernel in kernels)
+
+
+def make_ready(kernels: Sequence[Kernel]) -> None:
+    """Compile what never was on this machine: half of it in a second process, since Numba uses one core.
+
+    Both go through the list, from its two ends, and leave out what is kept by then.
+    """
+    if are_ready(kernels):
+        return
+    names = [f"{kernel.module}.{kernel.name}" for kernel in reversed(kernels)]
+    with (
+        suppress(OSError),
+        subprocess.Popen([sys.executable, "-m", "convatlas.engine.compiler", *names], stderr=subprocess.DEVNULL),
+    ):
+        for kernel in kernels:
+            address_of(kernel)
+
+
+def _object_of(kernel: Kernel) -> bytes:
+    path = _path_of(kernel)
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    machine_code = _compile(kernel)
+    with suppress(StorageError), replacing(path) as temporary:  # where that fails it is compiled again next time
+        temporary.write_bytes(_digest(machine_code) + machine_code)
+    return machine_code
+
+
+def _path_of(kernel: Kernel) -> Path:
+    layout = _digest(repr(kernel).encode()).hex()[:8]
+    return cache_directory() / "engine" / f"{kernel.module}-{kernel.name}-{layout}-{fingerprint()}.o"
+
+
+def _read(path: Path) -> bytes | None:
+    """Kept machine code; None if there is none, or if it is not what was once written: that must never be run."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, machine_code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    return machine_code if digest == _digest(machine_code) else None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+@cache
+def fingerprint() -> str:
+    """Names this processor, the compiler and the sources of the kernels."""
+    from llvmlite import binding
+
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    machine = (binding.get_default_triple(), binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+    versions = (metadata.version("llvmlite"), metadata.version("numba"))
+    digest.update(repr((versions, machine)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _compile(kernel: Kernel) -> bytes:
+    from llvmlite import binding
+
+    from convatlas.engine.kernels.entry import compile_kernel
+
+    body = getattr(importlib.import_module(f"convatlas.engine.kernels.{kernel.module}"), kernel.name)
+    assembly = compile_kernel(kernel, body)
+    return bytes(_target_machine().emit_object(binding.parse_assembly(assembly)))
+
+
+def _load(kernel: Kernel, machine_code: bytes) -> int:
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.ObjectFileRef.from_data(machine_code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address(kernel.name))
+
+
+def _target_machine() -> Any:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True
+    )
+
+
+if __name__ == "__main__":  # the second process of `make_ready`
+    for _name in sys.argv[1:]:
+        _object_of(next(kernel for kernel in TRAINING if f"{kernel.module}.{kernel.name}" == _name))

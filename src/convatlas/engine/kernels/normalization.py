@@ -1,0 +1,351 @@
+"""Batch normalisation in training, with what follows it: a residual, ReLU, 2x2 max-pooling.
+
+All of it is bound by memory, so each way is one pass that reads and one that writes. Nothing between x and the output
+is kept: the backward pass computes the normalised values, the mask of ReLU and the place of each maximum again.
+
+Pictures are dense [images, height, width, channels], channels a multiple of eight. ``constants`` holds rows of one
+value a channel: the normalised value is ``(x - CENTRE) * SCALE + SHIFT``, and where its gradient is g, that of x is
+``g * SCALE + (x - CENTRE) * SLOPE + OFFSET``. Sums are kept in float64, one set a task, [tasks, 2, channels].
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+from convatlas.engine.kernels.simd import (
+    BYTES,
+    LANES,
+    Generator,
+    constant,
+    inline,
+    larger,
+    load,
+    multiply_add,
+    store,
+    vector,
+)
+
+CENTRE, SCALE, SHIFT, SLOPE, OFFSET = range(5)  # rows of the constants
+RUN = 16  # pixels whose sums stay in registers; so many rows of channels stay in the fastest cache
+
+WIDE = ir.VectorType(ir.DoubleType(), LANES)
+WIDE_BYTES = 8  # of one value
+
+
+class Wide(types.Type):
+    """Eight float64 values in registers."""
+
+    def __init__(self) -> None:
+        super().__init__(name="float64x8")
+
+
+wide = Wide()
+
+
+@register_model(Wide)
+class _WideModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, WIDE)
+
+
+def _give_operator(symbol: Any, instruction: str) -> None:
+    @infer_global(symbol)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            return signature(wide, wide, wide) if args == (wide, wide) else None
+
+    @lower_builtin(symbol, Wide, Wide)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args)
+
+
+for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _give_operator(_symbol, _instruction)
+
+
+@intrinsic
+def widen(typing: Any, value: Any) -> tuple[Any, Generator]:
+    """Eight float32 values as float64."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fpext(args[0], WIDE)
+
+    return wide(vector), generate
+
+
+@intrinsic
+def load_wide(typing: Any, address: Any) -> tuple[Any, Generator]:
+    """Eight float64 values from memory."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
+
+    return wide(types.int64), generate
+
+
+@intrinsic
+def store_wide(typing: Any, address: Any, value: Any) -> tuple[Any, Generator]:
+    """Eight float64 values to memory."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, wide), generate
+
+
+@intrinsic
+def where_beats(typing: Any, challenger: Any, holder: Any, a: Any, b: Any) -> tuple[Any, Generator]:
+    """``a`` where the challenger is larger than the holder or NaN, else ``b``: PyTorch's rule for a maximum.
+
+    Against zero it is the gradient of its ReLU, which lets a NaN's gradient through.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        challenger, holder, a, b = args
+        larger_one = builder.fcmp_ordered(">", challenger, holder)
+        return builder.select(builder.or_(larger_one, builder.fcmp_unordered("uno", challenger, challenger)), a, b)
+
+    return vector(vector, vector, vector, vector), generate
+
+
+@inline
+def normalised(value: Any, constants: int, channels: int, channel: int) -> Any:
+    """The output of batch normalisation, eight channels."""
+    from_centre = value - load(constants, CENTRE * channels + channel)
+    scale = load(constants, SCALE * channels + channel)
+    return multiply_add(from_centre, scale, load(constants, SHIFT * channels + channel))
+
+
+@inline
+def first_value(job: Any, row: int) -> int:
+    """Where a row of pooled outputs finds its inputs: the index of the first value, for all its windows."""
+    image = row // job.out_height
+    return (image * job.height + (row - image * job.out_height) * 2) * job.width * job.channels  # type: ignore[no-any-return]
+
+
+def measure(job: Any, task: int, scratch: int) -> None:
+    """Sums of the distances from ``centre``, and of their squares, of one block of pixels."""
+    x, centre, channels = job.x, job.centre, job.channels
+    first = task * job.block
+    last = min(first + job.block, job.pixels)
+    sums = job.sums + task * 2 * channels * WIDE_BYTES
+    for start in range(first, last, RUN):
+        stop = min(start + RUN, last)
+        for channel in range(0, channels, LANES):
+            at = sums + channel * WIDE_BYTES
+            middle = widen(load(centre, channel))
+            distances = load_wide(at)
+            squares = load_wide(at + channels * WIDE_BYTES)
+            for pixel in range(start, stop):
+                distance = widen(load(x, pixel * channels + channel)) - middle
+                distances = distances + distance
+                squares = squares + distance * distance
+            store_wide(at, distances)
+            store_wide(at + channels * WIDE_BYTES, squares)
+
+
+@inline
+def normalise_pixel(job: Any, at: int) -> None:
+    """The outputs of one pixel, whose first value is number ``at``."""
+    x, y, residual, constants, relu = job.x, job.y, job.residual, job.constants, job.relu
+    channels = job.channels
+    for channel in range(0, channels, LANES):
+        value = normalised(load(x, at + channel), constants, channels, channel)
+        if residual != 0:
+            value = value + load(residual, at + channel)
+        if relu != 0:
+            value = larger(constant(0), value)
+        store(y, at + channel, value)
+
+
+@inline
+def normalise_windows(job: Any, row: int) -> None:
+    """One row of outputs, each the largest of its window."""
+    x, constants, channels = job.x, job.constants, job.channels
+    upper = first_value(job, row)
+    lower = upper + job.width * channels
+    y = job.y + row * job.out_width * channels * BYTES
+    for _ in range(job.out_width):
+        for channel in range(0, channels, LANES):
+            best = normalised(load(x, upper + channel), constants, channels, channel)
+            value = normalised(load(x, upper + channels + channel), constants, channels, channel)
+            best = where_beats(value, best, value, best)
+            value = normalised(load(x, lower + channel), constants, channels, channel)
+            best = where_beats(value, best, value, best)
+            value = normalised(load(x, lower + channels + channel), constants, channels, channel)
+            best = where_beats(value, best, value, best)
+            store(y, channel, larger(constant(0), best))
+        upper += 2 * channels
+        lower += 2 * channels
+        y += channels * BYTES
+
+
+def normalise(job: Any, task: int, scratch: int) -> None:
+    """The outputs of one block: of pixels, or of rows of pooled outputs."""
+    first = task * job.block
+    for row in range(first, min(first + job.block, job.rows)):
+        if job.pool != 0:
+            normalise_windows(job, row)
+        else:
+            normalise_pixel(job, row * job.channels)
+
+
+@inline
+def sum_pixels(job: Any, start: int, stop: int, sums: int) -> None:
+    """Add a run of pixels to the sums; with a residual, write the gradient behind ReLU."""
+    x, dy, output, masked, constants = job.x, job.dy, job.output, job.masked, job.constants
+    relu, channels, zero = job.relu, job.channels, constant(0)
+    for channel in range(0, channels, LANES):
+        at = sums + channel * WIDE_BYTES
+        centre = load(constants, CENTRE * channels + channel)
+        gradients = load_wide(at)
+        products = load_wide(at + channels * WIDE_BYTES)
+        for index in range(start * channels + channel, stop * channels, channels):
+            value = load(x, index)
+            gradient = load(dy, index)
+            if output != 0:
+                gradient = where_beats(load(output, index), zero, gradient, zero)
+                store(masked, index, gradient)
+            elif relu != 0:
+                gradient = where_beats(normalised(value, constants, channels, channel), zero, gradient, zero)
+            gradients = gradients + widen(gradient)
+            products = products + widen(gradient) * widen(value - centre)
+        store_wide(at, gradients)
+        store_wide(at + channels * WIDE_BYTES, products)
+
+
+@inline
+def sum_windows(job: Any, row: int, start: int, stop: int, sums: int) -> None:
+    """Add a run of pooled outputs to the sums: only the largest of a window has a gradient."""
+    x, dy, constants, channels, zero = job.x, job.dy, job.constants, job.channels, constant(0)
+    below = job.width * channels
+    windows = first_value(job, row)
+    outputs = row * job.out_width * channels
+    for channel in range(0, channels, LANES):
+        at = sums + channel * WIDE_BYTES
+        centre = load(constants, CENTRE * channels + channel)
+        gradients = load_wide(at)
+        products = load_wide(at + channels * WIDE_BYTES)
+        for column in range(start, stop):
+            index = windows + 2 * column * channels + channel
+            source = load(x, index)
+            best = normalised(source, constants, channels, channel)
+            for place in range(1, 4):
+                value = load(x, index + (place & 1) * channels + (place >> 1) * below)
+                rival = normalised(value, constants, channels, channel)
+                source = where_beats(rival, best, value, source)
+                best = where_beats(rival, best, rival, best)
+            gradient = where_beats(best, zero, load(dy, outputs + column * channels + channel), zero)
+            gradients = gradients + widen(gradient)
+            products = products + widen(gradient) * widen(source - centre)
+        store_wide(at, gradients)
+        store_wide(at + channels * WIDE_BYTES, products)
+
+
+def sum_gradient(job: Any, task: int, scratch: int) -> None:
+    """Sums of the gradients, and of their products with the distance from the centre, of one block."""
+    first = task * job.block
+    last = min(first + job.block, job.rows)
+    sums = job.sums + task * 2 * job.channels * WIDE_BYTES
+    if job.pool == 0:
+        for start in range(first, last, RUN):
+            sum_pixels(job, start, min(start + RUN, last), sums)
+    else:
+        for row in range(first, last):
+            for start in range(0, job.out_width, RUN):
+                sum_windows(job, row, start, min(start + RUN, job.out_width), sums)
+
+
+@inline
+def store_gradient(job: Any, index: int, channel: int, value: Any, gradient: Any) -> None:
+    """The gradient of one input ``value``, given that of its normalised value."""
+    channels = job.channels
+    if job.normalised != 0:
+        from_centre = value - load(job.constants, CENTRE * channels + channel)
+        slope = load(job.constants, SLOPE * channels + channel)
+        through_statistics = multiply_add(from_centre, slope, load(job.constants, OFFSET * channels + channel))
+        gradient = multiply_add(gradient, load(job.constants, SCALE * channels + channel), through_statistics)
+    store(job.dx, index, gradient)
+
+
+@inline
+def write_pixel(job: Any, at: int) -> None:
+    """The gradient of one pixel, whose first value is number ``at``."""
+    x, dy, constants, relu, channels, zero = job.x, job.dy, job.constants, job.relu, job.channels, constant(0)
+    for channel in range(0, channels, LANES):
+        value = load(x, at + channel)
+        gradient = load(dy, at + channel)
+        if relu != 0:
+            gradient = where_beats(normalised(value, constants, channels, channel), zero, gradient, zero)
+        store_gradient(job, at + channel, channel, value, gradient)
+
+
+@inline
+def write_unpooled(job: Any, at: int, pixels: int) -> None:
+    """The gradient of pixels that no window covers, at an odd border."""
+    x, channels = job.x, job.channels
+    for _ in range(pixels):
+        for channel in range(0, channels, LANES):
+            store_gradient(job, at + channel, channel, load(x, at + channel), constant(0))
+        at += channels
+
+
+@inline
+def write_windows(job: Any, row: int) -> None:
+    """The gradient of the two rows of pixels below a row of pooled outputs."""
+    x, constants, channels, zero = job.x, job.constants, job.channels, constant(0)
+    upper = first_value(job, row)
+    lower = upper + job.width * channels
+    dy = job.dy + row * job.out_width * channels * BYTES
+    for _ in range(job.out_width):
+        for channel in range(0, channels, LANES):
+            value0 = load(x, upper + channel)
+            value1 = load(x, upper + channels + channel)
+            value2 = load(x, lower + channel)
+            value3 = load(x, lower + channels + channel)
+            best0 = normalised(value0, constants, channels, channel)
+            rival1 = normalised(value1, constants, channels, channel)
+            best1 = where_beats(rival1, best0, rival1, best0)
+            rival2 = normalised(value2, constants, channels, channel)
+            best2 = where_beats(rival2, best1, rival2, best1)
+            rival3 = normalised(value3, constants, channels, channel)
+            best3 = where_beats(rival3, best2, rival3, best2)
+            # The last to beat all before it has the gradient: of equals, the first.
+            left3 = where_beats(best3, zero, load(dy, channel), zero)
+            left2 = where_beats(rival3, best2, zero, left3)
+            left1 = where_beats(rival2, best1, zero, left2)
+            left0 = where_beats(rival1, best0, zero, left1)
+            store_gradient(job, upper + channel, channel, value0, left0)
+            gradient1 = where_beats(rival1, best0, left1, zero)
+            store_gradient(job, upper + channels + channel, channel, value1, gradient1)
+            gradient2 = where_beats(rival2, best1, left2, zero)
+            store_gradient(job, lower + channel, channel, value2, gradient2)
+            gradient3 = where_beats(rival3, best2, left3, zero)
+            store_gradient(job, lower + channels + channel, channel, value3, gradient3)
+        upper += 2 * channels
+        lower += 2 * channels
+        dy += channels * BYTES
+
+
+def write_gradient(job: Any, task: int, scratch: int) -> None:
+    """The gradient of the inputs of one block: of pixels, or of rows of pooled outputs."""
+    channels, width = job.channels, job.width
+    first = task * job.block
+    for row in range(first, min(first + job.block, job.rows)):
+        if job.pool == 0:
+            write_pixel(job, row * channels)
+            continue
+        write_windows(job, row)
+        upper = first_value(job, row)
+        if width % 2 != 0:
+            write_unpooled(job, upper + (width - 1) * channels, 1)
+            write_unpooled(job, upper + (2 * width - 1) * channels, 1)
+        if job.height % 2 != 0 and (row + 1) % job.out_height == 0:
+            write_unpooled(job, upper + 2 * width * channels, width)
