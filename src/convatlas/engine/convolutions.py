@@ -1,0 +1,387 @@
+"""Convolutions of pictures in memory: what a layer is, how its weights are laid out, and the two kernels that do it.
+
+Pictures are float32 tensors [N, C, H, W] whose channels lie side by side (``torch.channels_last``, or a slice of the
+channels of one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from convatlas.engine import threads
+from convatlas.engine.jobs import (
+    CONVOLUTION,
+    GRADIENT_FINISH,
+    GRADIENT_PRODUCT,
+    GRADIENT_TRANSFORM,
+    WEIGHT_GRADIENT,
+    WINOGRAD,
+    WINOGRAD_WEIGHT,
+)
+
+LANES = 8
+ROWS = 6
+COLUMNS = 16
+TILE = 4
+POSITIONS = 36
+CHUNK = 64  # output channels between two visits to the products of a block
+APART = 16
+OUTPUTS = 4  # of a dense layer, a task
+FLOAT = 4  # bytes
+LEAST_TILES = 128  # of one product for the gradient of a weight
+GRADIENT_VALUES = 1_500_000  # of both operands of those products together: 6 MB, measured on a last cache of 32
+GRADIENT_BLOCK = 8  # tiles a task
+SHARES = 16  # sums of their own that the gradient of a small weight is added up from
+PIXELS = 256  # whose inputs are gathered at once for it
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of a convolution layer, as ``torch.nn.Conv2d`` has them; without dilation and groups."""
+
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: int
+    padding: tuple[int, int]
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the outputs."""
+        high = (height + 2 * self.padding[0] - self.kernel[0]) // self.stride + 1
+        wide = (width + 2 * self.padding[1] - self.kernel[1]) // self.stride + 1
+        return high, wide
+
+    @property
+    def suits_winograd(self) -> bool:
+        """Whether F(4x4, 3x3) computes it: 3x3, stride 1, the same padding of 0 or 1 on all sides."""
+        return (
+            self.kernel == (3, 3)
+            and self.stride == 1
+            and self.padding in ((0, 0), (1, 1))
+            and self.channels % LANES == 0
+            and self.out_channels % LANES == 0
+        )
+
+    @property
+    def suits_direct(self) -> bool:
+        """Whether the direct kernel computes it."""
+        return self.out_channels % LANES == 0
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to the outputs before they are stored: ``pool(relu(y + bias + residual))``, each only if given."""
+
+    bias: Tensor | None = None
+    residual: Tensor | None = None
+    relu: bool = False
+    pool: bool = False  # 2x2, stride 2; without a residual
+
+
+def picture(name: str, tensor: Tensor) -> dict[str, int]:
+    """The fields of a job that say where a picture is."""
+    strides = tensor.stride()
+    return {
+        name: tensor.data_ptr(),
+        f"{name}_image": strides[0],
+        f"{name}_row": strides[2],
+        f"{name}_pixel": strides[3],
+    }
+
+
+def is_picture(tensor: Tensor) -> bool:
+    """Whether the kernels can read it: float32 on the CPU, channels side by side, nothing empty."""
+    return (
+        tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.dim() == 4
+        and tensor.numel() > 0
+        and (tensor.stride(1) == 1 or tensor.shape[1] == 1)
+        and min(tensor.stride()) > 0
+    )
+
+
+def empty_picture(images: int, channels: int, height: int, width: int) -> Tensor:
+    """A new picture, its values not set."""
+    return torch.empty((images, channels, height, width), memory_format=torch.channels_last)
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """Weights [out, in, h, w] as the panels of the direct kernel: [out / 16, h * w * in, 16]."""
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    matrix = functional.pad(matrix, (0, -weight.shape[0] % COLUMNS))
+    return matrix.reshape(matrix.shape[0], -1, COLUMNS).permute(1, 0, 2).contiguous()
+
+
+def transform_weight(weight: Tensor, *, turned: bool = False, reuse: bool = False) -> Tensor:
+    """Weights [out, in, 3, 3] in the Winograd domain, as panels.
+
+    Args:
+        weight: float32; the numbers of channels are multiples of 8.
+        turned: those of the gradient of the input: rotated by half a turn, outputs and inputs exchanged.
+        reuse: into memory that this thread's next call with ``reuse`` overwrites.
+    """
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    outputs, inputs = weight.shape[:2]
+    columns, depth = (inputs, outputs) if turned else (outputs, inputs)
+    padded = -(-columns // COLUMNS) * COLUMNS
+    size = POSITIONS * padded * depth
+    transformed = threads.workspace("transformed", size) if reuse else torch.empty(size)
+    if padded > columns:
+        transformed.zero_()
+    threads.run(
+        WINOGRAD_WEIGHT,
+        tasks=inputs // LANES * (outputs // LANES),
+        scratch=POSITIONS * LANES * (LANES + 1) * FLOAT,
+        w=weight.data_ptr(),
+        w_out=9 * inputs,
+        w_tap=inputs,
+        channels=inputs,
+        out_channels=outputs,
+        turned=int(turned),
+        chunk=CHUNK,
+        u=transformed.data_ptr(),
+    )
+    return transformed
+
+
+def winograd(geometry: Geometry, x: Tensor, transformed: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], bool]:
+    """A call that convolves ``x`` into ``y``; false if an output is not finite, and then ``y`` is worthless.
+
+    An infinity or NaN spreads over its whole tile in the Winograd domain: the caller computes such a layer again.
+    """
+    images, channels, height, width = x.shape
+    out_height, out_width = geometry.output_size(height, width)
+    tiles_high, tiles_wide = -(-out_height // TILE), -(-out_width // TILE)
+    tiles = images * tiles_high * tiles_wide
+    block, splits = _winograd_blocks(tiles, geometry)
+    v = block * channels + APART
+    m = block * CHUNK + APART
+    job = threads.Job(
+        WINOGRAD,
+        tasks=-(-tiles // block) * splits,
+        owners=(x, y, transformed, epilogue),
+        scratch=POSITIONS * (LANES + v + m + channels) * FLOAT,
+        **picture("x", x),
+        **picture("y", y),
+        **_sizes(geometry, height, width),
+        **_epilogue(epilogue),
+        pool=int(epilogue.pool),
+        pad=geometry.padding[0],
+        weight=transformed.data_ptr(),
+        tiles_wide=tiles_wide,
+        tiles_per_image=tiles_high * tiles_wide,
+        tiles=tiles,
+        block=block,
+        chunk=CHUNK,
+        splits=splits,
+    )
+
+    def call() -> bool:
+        return bool(job.run().strange == 0)
+
+    return call
+
+
+def weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor | None:
+    """The gradient of a 3x3 weight [out, in, 3, 3], from inputs and the gradient of the outputs.
+
+    A sum over tiles of products in the Winograd domain, as many tiles at a time as fit into the last cache.
+    None if a value of it is not finite: then the caller computes it again, as infinities and NaN must spread.
+    """
+    out_height, out_width = gradient.shape[2:]
+    tiles_high, tiles_wide = -(-out_height // TILE), -(-out_width // TILE)
+    tiles = x.shape[0] * tiles_high * tiles_wide
+    panels = -(-geometry.channels // COLUMNS)
+    rows = -(-geometry.out_channels // ROWS) * ROWS
+    at_once = min(tiles, max(LEAST_TILES, GRADIENT_VALUES // (POSITIONS * (panels * COLUMNS + rows))))
+    v_panel, d_row, u_row = at_once * COLUMNS, rows, panels * COLUMNS
+    v_apart, d_apart, u_apart = panels * v_panel + APART, at_once * d_row + APART, rows * u_row + APART
+    v, d, u = (
+        threads.workspace(name, POSITIONS * apart)
+        for name, apart in (("inputs", v_apart), ("gradients", d_apart), ("products", u_apart))
+    )
+    for first in range(0, tiles, at_once):
+        last = min(first + at_once, tiles)
+        operands = {"v": v.data_ptr(), "v_apart": v_apart, "v_panel": v_panel}
+        operands |= {"d": d.data_ptr(), "d_apart": d_apart, "d_row": d_row, "first": first, "last": last}
+        threads.run(
+            GRADIENT_TRANSFORM,
+            tasks=-(-(last - first) // GRADIENT_BLOCK),
+            scratch=POSITIONS * (LANES + max(geometry.channels, geometry.out_channels)) * FLOAT,
+            **picture("x", x),
+            **picture("y", gradient),
+            **_sizes(geometry, x.shape[2], x.shape[3]),
+            pad=geometry.padding[0],
+            tiles_wide=tiles_wide,
+            tiles_per_image=tiles_high * tiles_wide,
+            block=GRADIENT_BLOCK,
+            **operands,
+        )
+        threads.run(
+            GRADIENT_PRODUCT,
+            tasks=POSITIONS,
+            out_channels=geometry.out_channels,
+            panels=panels,
+            onto=int(first > 0),
+            u=u.data_ptr(),
+            u_apart=u_apart,
+            u_row=u_row,
+            **operands,
+        )
+    weight = torch.empty((geometry.out_channels, geometry.channels, 3, 3), memory_format=torch.channels_last)
+    finish = threads.run(
+        GRADIENT_FINISH,
+        tasks=geometry.out_channels,
+        scratch=POSITIONS * LANES * FLOAT,
+        channels=geometry.channels,
+        u=u.data_ptr(),
+        u_apart=u_apart,
+        u_row=u_row,
+        w=weight.data_ptr(),
+    )
+    return None if finish.strange else weight
+
+
+def direct(
+    geometry: Geometry,
+    x: Tensor,
+    panels: Tensor,
+    y: Tensor,
+    epilogue: Epilogue,
+    activation: tuple[Tensor, Tensor] | None = None,
+) -> Callable[[], None]:
+    """A call that convolves ``x`` into ``y`` as one matrix product.
+
+    Args:
+        geometry: the layer.
+        x: the input picture.
+        panels: weights as ``pack_weight`` makes them.
+        y: the output picture.
+        epilogue: what is done to the outputs; not a pool.
+        activation: scale and shift [channels] of the inputs, which then go through ReLU; for a layer without padding.
+    """
+    height, width = x.shape[2:]
+    pixels = y.shape[0] * y.shape[2] * y.shape[3]
+    depth = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
+    columns = -(-geometry.out_channels // COLUMNS) * COLUMNS
+    block, splits = _direct_blocks(pixels, depth, columns)
+    job = threads.Job(
+        CONVOLUTION,
+        tasks=-(-pixels // block) * splits,
+        owners=(x, y, panels, epilogue, activation),
+        scratch=block * (columns + depth) * FLOAT,
+        **picture("x", x),
+        **picture("y", y),
+        **_sizes(geometry, height, width),
+        **_epilogue(epilogue),
+        kernel_height=geometry.kernel[0],
+        kernel_width=geometry.kernel[1],
+        stride=geometry.stride,
+        pad_height=geometry.padding[0],
+        pad_width=geometry.padding[1],
+        weight=panels.data_ptr(),
+        pixels=pixels,
+        block=block,
+        splits=splits,
+        packed=int(activation is not None or not _is_matrix(geometry, x)),
+        scale=activation[0].data_ptr() if activation else 0,
+        shift=activation[1].data_ptr() if activation else 0,
+    )
+
+    def call() -> None:
+        job.run()
+
+    return call
+
+
+def direct_weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of a small weight [out, in, h, w], such as a network's first, as one product over all pixels.
+
+    Args:
+        geometry: a layer whose ``out_channels`` are a multiple of 16.
+        x: the input picture.
+        gradient: that of the outputs, in ``torch.channels_last`` without gaps.
+    """
+    high, wide = geometry.kernel
+    depth = high * wide * geometry.channels
+    rows = -(-depth // ROWS) * ROWS
+    pixels = gradient.numel() // geometry.out_channels
+    shares = torch.empty(min(SHARES, pixels), rows, geometry.out_channels)
+    threads.run(
+        WEIGHT_GRADIENT,
+        tasks=shares.shape[0],
+        scratch=PIXELS * rows * FLOAT,
+        **picture("x", x),
+        **_sizes(geometry, x.shape[2], x.shape[3]),
+        kernel_height=high,
+        kernel_width=wide,
+        stride=geometry.stride,
+        pad_height=geometry.padding[0],
+        pad_width=geometry.padding[1],
+        gradient=gradient.data_ptr(),
+        shares=shares.data_ptr(),
+        pixels=pixels,
+        block=PIXELS,
+    )
+    weight = shares.sum(0)[:depth].view(high, wide, geometry.channels, geometry.out_channels)
+    return weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _is_matrix(geometry: Geometry, x: Tensor) -> bool:
+    """Whether the inputs of neighbouring outputs are equally spaced rows, which need no gathering."""
+    image, _, row, pixel = x.stride()
+    height, width = x.shape[2:]
+    is_pointwise = geometry.kernel == (1, 1) and geometry.stride == 1 and geometry.padding == (0, 0)
+    evenly = (height == 1 or row == width * pixel) and (x.shape[0] == 1 or image == height * width * pixel)
+    return is_pointwise and evenly and (height * width > 1 or pixel == image)
+
+
+def _winograd_blocks(tiles: int, geometry: Geometry) -> tuple[int, int]:
+    """Tiles a task, and shares of the output channels; neither changes a bit of the result.
+
+    Small blocks keep V in a core's own cache; where the weights are larger than all caches, a larger block reads them
+    less often. Where there are too few tiles for all threads, they share the output channels instead.
+    """
+    block = 12 if geometry.channels <= 256 else 48
+    workers = threads.thread_count()
+    if tiles >= 2 * block * workers:
+        return block, 1
+    blocks = max(1, round(tiles / block))  # as even as can be: each reads all weights, however few its tiles
+    even = -(-tiles // (blocks * ROWS)) * ROWS
+    return even, min(workers, -(-geometry.out_channels // CHUNK))
+
+
+def _direct_blocks(pixels: int, depth: int, columns: int) -> tuple[int, int]:
+    """Output pixels a task, and shares of the output channels; neither changes a bit of the result."""
+    block = 48 if depth <= 1152 else 24
+    workers = threads.thread_count()
+    if pixels >= 2 * block * workers:
+        return block, 1
+    return block, min(workers, columns // COLUMNS)
+
+
+def _sizes(geometry: Geometry, height: int, width: int) -> dict[str, int]:
+    out_height, out_width = geometry.output_size(height, width)
+    return {
+        "height": height,
+        "width": width,
+        "channels": geometry.channels,
+        "out_height": out_height,
+        "out_width": out_width,
+        "out_channels": geometry.out_channels,
+    }
+
+
+def _epilogue(epilogue: Epilogue) -> dict[str, int]:
+    fields = {"relu": int(epilogue.relu)}
+    if epilogue.bias is not None:
+        fields["bias"] = epilogue.bias.data_ptr()
+    if epilogue.residual is not None:
+        fields |= picture("residual", epilogue.residual)
+    return fields
