@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from convatlas.acceleration import Engine, EngineCard, known_engine, settle
 from convatlas.assessment import assess, dataset_of, test_once, write_report
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
@@ -30,6 +31,7 @@ from convatlas.runs import Card, DataCard, ModelCard, Run, describe_environment,
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.fit import fit
+from convatlas.training.learner import batch_shape, needs_torch
 from convatlas.training.metrics import Evaluation
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import RichWatch, Watch
@@ -46,6 +48,7 @@ def train(
     image_size: int | None = None,
     out: str | Path | None = None,
     strict: bool = False,
+    engine: Engine = "auto",
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
@@ -62,12 +65,14 @@ def train(
         image_size: side of the images the network sees; by default theirs when small, else the network's own.
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
+        engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
         watch: follows the training; a live display when left out.
         **settings: changes to the recipe, such as ``epochs=5``, ``time_budget=600`` (seconds) or ``seed=1``.
 
     Raises:
         ConvatlasError: whatever a person can mend, in one line.
     """
+    known_engine(engine)  # before the images: a mistake is an error at once
     entry = model_entry(model)
     source = open_source(data)
     chosen = _choose_recipe(entry, source, recipe).updated(**settings)
@@ -89,13 +94,16 @@ def train(
                 strict=strict,
                 watch=watching.decoding if is_main() else None,
             )
+        preprocessing = Preprocessing.named(chosen.normalization, dataset.train, crop=geometry.crop)
+        shape = batch_shape(chosen, dataset, preprocessing)
         card = Card(
             created=timestamp(),
             model=model_card,
             classes=dataset.classes,
-            preprocessing=Preprocessing.named(chosen.normalization, dataset.train, crop=geometry.crop),
+            preprocessing=preprocessing,
             recipe=chosen.model_dump(mode="json"),
             data=_data_card(dataset),
+            engine=_engine(network, shape, chosen, watching, asked=engine),
             environment=describe_environment(),
         )
         path = made_by_main(lambda: Run.create(card, place).path)
@@ -108,6 +116,7 @@ def resume(
     data: str | Path | None = None,
     epochs: int | None = None,
     time_budget: float | None = None,
+    engine: Engine | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, to the weights it would have had; or further than was planned.
@@ -118,11 +127,14 @@ def resume(
         run: a run's directory, or its name under ``runs/``.
         data: where the run's images are now, if they have moved.
         epochs, time_budget: a new length of the whole training, passes already made and seconds already spent included.
+        engine: another engine from here on; by default the one that trained so far, with the kernels it chose then.
         watch: follows the training; a live display when left out.
 
     Raises:
         RunError: nothing to resume, nothing left to do, or the images are no longer those of the run.
     """
+    if engine is not None:
+        known_engine(engine)
     opened = Run.open(run)
     recipe = parse_recipe(opened.card.recipe, where=str(opened.path / "card.json"))
     longer = {name: value for name, value in (("epochs", epochs), ("time_budget", time_budget)) if value is not None}
@@ -139,9 +151,11 @@ def resume(
             f"the images in {dataset.location} are not the ones {opened.path} was trained on any more, so it cannot go "
             "on. Put them back, name their place with --data, or start a new run"
         )
-    _update(opened, data=_data_card(dataset))
     network = _fresh_network(opened.card.model, recipe)
+    shape = batch_shape(recipe, dataset, opened.card.preprocessing)
     with closing(watch or RichWatch()) as watching:
+        engine_card = _engine(network, shape, recipe, watching, asked=engine, recorded=opened.card.engine)
+        _update(opened, data=_data_card(dataset), engine=engine_card)
         return _fit(opened, network, dataset, recipe, watching, resume=has_checkpoint)
 
 
@@ -154,7 +168,9 @@ def load(run: str | Path) -> Run:
     return Run.open(run)
 
 
-def evaluate(run: str | Path | Run, *, data: str | Path | None = None, ten_crop: bool = False) -> Evaluation:
+def evaluate(
+    run: str | Path | Run, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
+) -> Evaluation:
     """Show a run the test images it was not trained on, or the images of ``data``.
 
     >>> evaluate("runs/2026-11-22-lenet5-digits-3f2a").accuracy  # doctest: +SKIP
@@ -163,7 +179,38 @@ def evaluate(run: str | Path | Run, *, data: str | Path | None = None, ten_crop:
     Raises:
         DataError: the classes of ``data`` are not those of the run.
     """
-    return assess(run if isinstance(run, Run) else Run.open(run), data=data, ten_crop=ten_crop).evaluation
+    opened = run if isinstance(run, Run) else Run.open(run)
+    return assess(opened, data=data, ten_crop=ten_crop, engine=engine).evaluation
+
+
+def _engine(
+    network: Classifier,
+    shape: tuple[int, ...],
+    recipe: Recipe,
+    watch: Watch,
+    *,
+    asked: Engine | None,
+    recorded: EngineCard | None = None,
+) -> EngineCard:
+    """What runs a training: what is asked for, else what ran it so far; with the kernels of then, if there are any.
+
+    The first process decides for all, and alone measures.
+    """
+    goes_on = recorded is not None and recorded.name == "convatlas"
+    wanted: Engine = asked or ("auto" if goes_on else "torch")
+
+    def settled() -> EngineCard:
+        choices = recorded.choices if recorded is not None and goes_on else None
+        acceleration = settle(network, shape, wanted, obstacle=needs_torch(recipe), choices=choices)
+        watch.engine(acceleration)
+        if goes_on and acceleration.why_torch:
+            watch.finding(
+                f"the CPU engine cannot go on with what it began: {acceleration.why_torch}. PyTorch goes on, to "
+                "weights that differ by rounding"
+            )
+        return acceleration.card
+
+    return made_by_main(settled)
 
 
 def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch: Watch, *, resume: bool) -> Run:
@@ -172,7 +219,16 @@ def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch:
     with run.being_written() if is_main() else nullcontext():
         _update(run, status="training", recipe=recipe.model_dump(mode="json"))
         try:
-            outcome = fit(network, dataset, run.card.preprocessing, recipe, run.path, resume=resume, watch=watch)
+            outcome = fit(
+                network,
+                dataset,
+                run.card.preprocessing,
+                recipe,
+                run.path,
+                engine=run.card.engine,
+                resume=resume,
+                watch=watch,
+            )
         except TrainingError:
             _update(run, status="failed")
             raise

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from convatlas import files
+from convatlas.acceleration import Engine, known_engine
 from convatlas.data.batches import Batches, Place
 from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
@@ -29,13 +30,14 @@ DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation ima
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """An evaluation, what it was made on, what to know about it, and where its record and figure are kept.
+    """An evaluation, what it was made on and by, what to know about it, and where its record and figure are kept.
 
     The paths are None when the run's directory cannot be written.
     """
 
     evaluation: Evaluation
     images: str
+    engine: str
     remarks: tuple[str, ...]
     record_path: Path | None
     figure_path: Path | None
@@ -44,23 +46,28 @@ class EvaluationReport:
         """The evaluation's figures and the paths, as JSON can hold them."""
         return {
             "images": self.images,
+            "engine": self.engine,
             "remarks": list(self.remarks),
             "record": str(self.record_path) if self.record_path else None,
             "figure": str(self.figure_path) if self.figure_path else None,
         } | self.evaluation.to_dict()
 
 
-def assess(run: Run, *, data: str | Path | None = None, ten_crop: bool = False) -> EvaluationReport:
+def assess(
+    run: Run, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
+) -> EvaluationReport:
     """Show a run its test images, or those of ``data``; keep the record and the confusion matrix in ``evaluations/``.
 
-    A look at the run's own test images is counted on its card.
+    A look at the run's own test images is counted on its card. ``engine`` "torch" does without the CPU engine.
 
     Raises:
         RunError: the run's images are gone, or it has no weights.
         DataError: the classes of ``data`` are not the run's, or ten crops of images that must not be mirrored.
+        UnknownNameError: no such engine.
     """
+    known_engine(engine)  # before the images: a mistake is an error at once
     chosen = _images_for(run, data)
-    evaluation = _evaluate(run, chosen.images, ten_crop=ten_crop)
+    evaluation, ran_by = _evaluate(run, chosen.images, ten_crop=ten_crop, engine=engine)
     remarks = list(chosen.remarks)
     if ten_crop and run.card.preprocessing.resize == run.card.preprocessing.crop:
         remarks.append("images are shown whole: the ten crops are the image and its mirror image, five times each")
@@ -68,17 +75,21 @@ def assess(run: Run, *, data: str | Path | None = None, ten_crop: bool = False) 
     try:
         if chosen.is_own_test:
             run.update(test_evaluations=run.card.test_evaluations + 1)
-        return _keep(run, evaluation, name, tuple(remarks))
+        return _keep(run, evaluation, name, ran_by, tuple(remarks))
     except StorageError as error:
-        return EvaluationReport(evaluation, name, (*remarks, f"not kept: {error}"), None, None)
+        return EvaluationReport(evaluation, name, ran_by, (*remarks, f"not kept: {error}"), None, None)
 
 
 def test_once(run: Run, dataset: Dataset) -> Evaluation | None:
-    """The end of a training: show the run its test images, where it has some, and put the result on its card."""
+    """The end of a training: show the run its test images, where it has some, and put the result on its card.
+
+    They are shown by PyTorch alone where it trained alone.
+    """
     if dataset.test is None:
         return None
-    evaluation = _evaluate(run, dataset.test, ten_crop=False)
-    _keep(run, evaluation, f"{dataset.name} test")
+    engine: Engine = "auto" if run.card.engine.name == "convatlas" else "torch"
+    evaluation, ran_by = _evaluate(run, dataset.test, ten_crop=False, engine=engine)
+    _keep(run, evaluation, f"{dataset.name} test", ran_by)
     run.update(test=evaluation.summary(), test_evaluations=run.card.test_evaluations + 1)
     return evaluation
 
@@ -105,7 +116,7 @@ def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | Non
         "history": [asdict(row) for row in history],
         "best": card.best,
         "test": test.to_dict() if test is not None else None,
-        "environment": card.environment,
+        "environment": card.environment | {"engine": card.engine.name},
         "findings": list(card.findings),
     }
     files.write_text(run.path / "report.html", render_run(cast(RunRecord, record)))
@@ -185,18 +196,21 @@ def _refuse_strange_classes(run: Run, source: Source) -> None:
         )
 
 
-def _keep(run: Run, evaluation: Evaluation, images: str, remarks: tuple[str, ...] = ()) -> EvaluationReport:
+def _keep(
+    run: Run, evaluation: Evaluation, images: str, ran_by: str, remarks: tuple[str, ...] = ()
+) -> EvaluationReport:
     from convatlas.reports.figures import confusion_figure, save_figure
 
     stem = run.path / "evaluations" / images.replace(" ", "-")
     record, figure = Path(f"{stem}.json"), Path(f"{stem}.png")
-    report = EvaluationReport(evaluation, images, remarks, record, figure)
+    report = EvaluationReport(evaluation, images, ran_by, remarks, record, figure)
     files.write_text(record, json.dumps(report.to_dict(), ensure_ascii=False))
     save_figure(confusion_figure(evaluation.confusion.tolist(), evaluation.classes), figure)
     return report
 
 
-def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool) -> Evaluation:
+def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool, engine: Engine) -> tuple[Evaluation, str]:
+    """An evaluation, and the name of the engine that ran the network."""
     if ten_crop and not run.card.data.mirror:
         raise DataError(
             f"ten crops are five and their mirror images, and mirrored {run.card.data.name} change their class"
@@ -204,4 +218,6 @@ def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool) -> Evaluation:
     preprocessing = run.card.preprocessing
     size = max(1, preprocessing.evaluation_batch // (10 if ten_crop else 1))
     batches = Batches(images, preprocessing, size, place=Place(processes().device), ten_crop=ten_crop)
-    return evaluate(run.model().to(processes().device), batches, run.card.classes)
+    run.model().to(processes().device)
+    acceleration = run.accelerated(engine, min(size, len(images)) * (10 if ten_crop else 1))
+    return evaluate(acceleration.module, batches, run.card.classes), acceleration.card.name

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from convatlas import files
+from convatlas.acceleration import Acceleration, Engine, EngineCard, settle
 from convatlas.data.decode import decode_file
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RunError
@@ -65,7 +66,10 @@ class DataCard(BaseModel):
 
 
 class Card(BaseModel):
-    """What a run says of itself; ``best``, ``test`` and ``findings`` are filled in as they become known."""
+    """What a run says of itself; ``best``, ``test`` and ``findings`` are filled in as they become known.
+
+    ``engine`` is what trains the network; whoever opens the run may use another.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,6 +81,7 @@ class Card(BaseModel):
     preprocessing: Preprocessing
     recipe: dict[str, Any]
     data: DataCard
+    engine: EngineCard = EngineCard()
     best: dict[str, float] | None = None
     test: dict[str, Any] | None = None
     test_evaluations: int = 0
@@ -119,6 +124,7 @@ class Run:
         self.path = path
         self.card = card
         self._model: Classifier | None = None
+        self._acceleration: Acceleration | None = None
 
     @classmethod
     def create(cls, card: Card, path: Path | None = None) -> Run:
@@ -178,12 +184,30 @@ class Run:
             self._model = self._load_model()
         return self._model
 
-    def predict(self, images: str | Path | Sequence[str | Path], top: int = 5) -> list[Prediction]:
+    def accelerated(self, engine: Engine = "auto", batch: int = 1) -> Acceleration:
+        """What runs the network for others than its trainer: with "auto" made ready once, for batches like the first.
+
+        Raises:
+            RunError: there are no weights yet.
+            UnknownNameError: no such engine.
+        """
+        preprocessing = self.card.preprocessing
+        shape = (batch, preprocessing.channels, preprocessing.crop, preprocessing.crop)
+        if engine != "auto":
+            return settle(self.model(), shape, engine)
+        if self._acceleration is None:
+            self._acceleration = settle(self.model(), shape)
+        return self._acceleration
+
+    def predict(
+        self, images: str | Path | Sequence[str | Path], top: int = 5, engine: Engine = "auto"
+    ) -> list[Prediction]:
         """Classify image files with the preprocessing the network was trained with.
 
         Args:
             images: one path or several; any format Pillow reads.
             top: how many classes to name for each.
+            engine: "torch" to do without the CPU engine.
 
         Raises:
             DataError: a file that is missing or not an image, by name.
@@ -193,13 +217,14 @@ class Run:
         paths = [images] if isinstance(images, str | Path) else list(images)
         preprocessing = self.card.preprocessing
         device = next(self.model().parameters()).device
+        network = self.accelerated(engine, min(max(len(paths), 1), preprocessing.evaluation_batch)).module
         predictions = []
         for start in range(0, len(paths), preprocessing.evaluation_batch):
             names = paths[start : start + preprocessing.evaluation_batch]
             pixels = np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in names])
             with torch.inference_mode():
                 inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
-                probabilities = self.model()(inputs).softmax(dim=1)
+                probabilities = network(inputs).softmax(dim=1)
             predictions += [self._prediction(name, row, top) for name, row in zip(names, probabilities, strict=True)]
         return predictions
 

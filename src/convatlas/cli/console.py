@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from convatlas.acceleration import Acceleration
     from convatlas.assessment import EvaluationReport
     from convatlas.runs import Prediction, Run
 
@@ -88,6 +89,11 @@ def print_evaluation(report: EvaluationReport) -> None:
         console.print(f"... and {hidden} more classes; --json prints them all")
     if report.figure_path is not None:
         console.print(f"confusion matrix  {escape(str(report.figure_path))}")
+
+
+def print_acceleration(acceleration: Acceleration) -> None:
+    """What ran the network, and the kernel of each layer."""
+    Console(highlight=False, markup=False, soft_wrap=True).print(acceleration.explained())
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:

@@ -13,15 +13,26 @@ def evaluate(
     ten_crop: Annotated[
         bool, typer.Option("--ten-crop", help="Average over four corners and centre, each mirrored too.")
     ] = False,
+    engine: Annotated[str, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Accuracy, top-5, per-class scores and the confusion matrix of a run."""
+    from convatlas.acceleration import known_engine
+
+    asked = known_engine(engine)
+
     from convatlas.assessment import assess
-    from convatlas.cli.console import print_evaluation, print_json
+    from convatlas.cli.console import print_acceleration, print_evaluation, print_json
     from convatlas.runs import Run
 
-    report = assess(Run.open(run), data=data, ten_crop=ten_crop)
+    opened = Run.open(run)
+    report = assess(opened, data=data, ten_crop=ten_crop, engine=asked)
+    acceleration = opened.accelerated(asked) if explain else None
     if as_json:
-        print_json(report.to_dict())
-    else:
-        print_evaluation(report)
+        layers = {"layers": [vars(layer) for layer in acceleration.layers]} if acceleration else {}
+        print_json(report.to_dict() | layers)
+        return
+    print_evaluation(report)
+    if acceleration:
+        print_acceleration(acceleration)

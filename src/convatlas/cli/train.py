@@ -32,6 +32,10 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation and dropout.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with a run, to its end or to a larger --epochs.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of skipping them.")] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
 ) -> int:
     """Train a network on images; leaves a run to evaluate, predict with and come back to."""
     from convatlas.errors import ConvatlasError
@@ -46,14 +50,19 @@ def train(
             "train needs a network and --data, for example: convatlas train lenet5 --data fashion-mnist"
         )
 
+    from convatlas.acceleration import known_engine
+
+    asked = known_engine(engine) if engine is not None else None
+
     from convatlas import api
     from convatlas.cli.console import print_run_summary
     from convatlas.training.processes import is_main
     from convatlas.training.progress import RichWatch
     from convatlas.training.recipe import parse_settings
 
+    watch = RichWatch(explain=explain)
     if resume is not None:
-        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, watch=RichWatch())
+        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, watch=watch)
     else:
         run = api.train(
             str(model),
@@ -62,7 +71,8 @@ def train(
             image_size=image_size,
             out=out,
             strict=strict,
-            watch=RichWatch(),
+            engine=asked or "auto",
+            watch=watch,
             **parse_settings(settings or []) | _given(epochs=epochs, time_budget=budget, seed=seed),
         )
     return print_run_summary(run) if is_main() else 0
@@ -75,7 +85,7 @@ def _refuse_with_resume(**options: object) -> None:
     if given:
         raise ConvatlasError(
             f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
-            "(only --epochs or --time-budget may change, and --data when the images have moved)"
+            "(only --epochs or --time-budget and --engine may change, and --data when the images have moved)"
         )
 
 

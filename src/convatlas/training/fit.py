@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
+from convatlas.acceleration import EngineCard
 from convatlas.data.batches import Batches, Place
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
@@ -22,7 +23,7 @@ from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.evaluate import count
 from convatlas.training.history import HistoryRow, TensorBoardLog, write_csv
 from convatlas.training.interrupt import StopRequest, stop_on_signal
-from convatlas.training.learner import AGREE_EVERY, Learner
+from convatlas.training.learner import AGREE_EVERY, Learner, batch_shape
 from convatlas.training.metrics import Evaluation, EvaluationCounter
 from convatlas.training.plan import Plan
 from convatlas.training.progress import REDRAW_EVERY, Silent, StepReport, Watch
@@ -47,6 +48,7 @@ def fit(
     recipe: Recipe,
     directory: Path,
     *,
+    engine: EngineCard | None = None,
     resume: bool = False,
     watch: Watch | None = None,
 ) -> Outcome:
@@ -55,6 +57,9 @@ def fit(
     >>> outcome = fit(model, dataset, preprocessing, load_recipe("lenet"), Path("runs/mine"))  # doctest: +SKIP
     >>> outcome.state.best.validation_accuracy  # doctest: +SKIP
     0.985
+
+    ``engine`` is what runs the network, PyTorch when left out. A training that is resumed ends with the weights of one
+    that never stopped if it is given the same one.
 
     Writes ``model.safetensors`` (best by validation accuracy, then loss), the checkpoint, ``history.csv`` and
     ``tensorboard/``. The caller's random state is left as it was.
@@ -67,14 +72,16 @@ def fit(
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop:
-        training = _Training(model, dataset, preprocessing, recipe, directory, watch or Silent())
+        shape = batch_shape(recipe, dataset, preprocessing)
+        learner = Learner(model, recipe, engine or EngineCard(), shape)
+        training = _Training(learner, dataset, preprocessing, recipe, directory, watch or Silent())
         return training.run(stop, resume=resume)
 
 
 class _Training:
     def __init__(
         self,
-        model: nn.Module,
+        learner: Learner,
         dataset: Dataset,
         preprocessing: Preprocessing,
         recipe: Recipe,
@@ -83,7 +90,7 @@ class _Training:
     ) -> None:
         self.recipe, self.directory = recipe, directory
         self.classes = dataset.classes
-        self.learner = Learner(model, recipe)
+        self.learner = learner
         self.watch = watch if self.learner.is_main else Silent()
         place = Place(self.learner.accelerator.device, self.learner.rank, self.learner.world)
         self.train = Batches(
@@ -173,7 +180,7 @@ class _Training:
             write_csv(self.directory / "history.csv", state.history)
 
     def _evaluate(self) -> Evaluation:
-        counter = count(self.learner.judged_model, self.validation, self.classes)
+        counter = count(self.learner.judging_model, self.validation, self.classes)
         return EvaluationCounter.merged(gather_object([counter])).result()
 
     def _row(self, state: TrainingState, evaluation: Evaluation) -> HistoryRow:

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from convatlas.acceleration import EngineCard, as_recorded
 from convatlas.data.batches import Batch
+from convatlas.data.dataset import Dataset
+from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.optimizers import build_optimizer
-from convatlas.training.processes import has_accelerator
+from convatlas.training.processes import has_accelerator, processes
 from convatlas.training.recipe import Recipe
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -31,10 +34,17 @@ class Learner:
     """Takes optimiser steps, and gives and takes back everything that a checkpoint holds.
 
     ``model`` is what is trained; ``bare_model`` is the same network without the wrappers of several processes, mixed
-    precision and compilation.
+    precision, compilation and the CPU engine. Only the bare one is written and read, so that a run is the same files
+    whatever ran it.
+
+    Args:
+        model: a network, in training mode.
+        recipe: how it is trained.
+        engine: what runs it.
+        shape: of a process's share of a batch, [N, C, H, W].
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, engine: EngineCard, shape: tuple[int, ...]) -> None:
         self.recipe = recipe
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
@@ -42,7 +52,9 @@ class Learner:
         self.bare_model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = _moving_average(self.bare_model, recipe.ema_decay)
         self._bare_optimizer = build_optimizer(self.bare_model, recipe)
-        runnable = torch.compile(self.bare_model) if recipe.compile else self.bare_model
+        fast = as_recorded(engine, self.bare_model, shape)
+        self.judging_model = as_recorded(engine, self.average.module, shape) if self.average is not None else fast
+        runnable = torch.compile(self.bare_model) if recipe.compile else fast
         self.model, self.optimizer = self.accelerator.prepare(runnable, self._bare_optimizer)
 
     @property
@@ -62,7 +74,10 @@ class Learner:
 
     @property
     def judged_model(self) -> nn.Module:
-        """The network that is validated and kept: the averaged one where the recipe has a moving average."""
+        """The network that is validated and kept: the averaged one where the recipe has a moving average.
+
+        ``judging_model`` computes what it does, with the same parameters, by the engine that trains.
+        """
         return self.average.module if self.average is not None else self.bare_model
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
@@ -176,6 +191,24 @@ class Learner:
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         return checkpoint.optimizer_tensors(self.bare_model, self._bare_optimizer)
+
+
+def needs_torch(recipe: Recipe) -> str | None:
+    """Why training by a recipe on this machine is for PyTorch alone; None where the CPU engine may do it."""
+    device = processes().device.type
+    if device != "cpu":
+        return f"training is on {device}"
+    if recipe.compile:
+        return "the recipe asks for torch.compile"
+    if recipe.precision not in ("auto", "float32"):
+        return f"the recipe asks for {recipe.precision}"
+    return None
+
+
+def batch_shape(recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """[N, C, H, W] of the largest share of a training batch that one process is shown."""
+    share = -(-min(recipe.batch_size, len(dataset.train)) // processes().num_processes)
+    return share, preprocessing.channels, preprocessing.crop, preprocessing.crop
 
 
 def _accelerator(precision: str) -> Accelerator:

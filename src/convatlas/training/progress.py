@@ -10,6 +10,8 @@ from convatlas.training.history import HistoryRow
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from convatlas.acceleration import Acceleration
+
 REDRAW_EVERY = 0.1  # seconds
 
 
@@ -31,6 +33,9 @@ class Watch(Protocol):
     def decoding(self, done: int, total: int) -> None:
         """Hear how many images are decoded, while some are not."""
 
+    def engine(self, acceleration: Acceleration) -> None:
+        """Hear what will run the network, before the first step."""
+
     def step(self, report: StepReport) -> None:
         """Hear of each training step."""
 
@@ -50,6 +55,9 @@ class Silent:
     def decoding(self, done: int, total: int) -> None:
         """Ignore."""
 
+    def engine(self, acceleration: Acceleration) -> None:
+        """Ignore."""
+
     def step(self, report: StepReport) -> None:
         """Ignore."""
 
@@ -64,9 +72,13 @@ class Silent:
 
 
 class RichWatch:
-    """A live bar on a terminal and a line for each validation; only the lines where output goes to a file."""
+    """A live bar on a terminal and a line for each validation; only the lines where output goes to a file.
 
-    def __init__(self) -> None:
+    With ``explain`` it also says which kernel runs each layer.
+    """
+
+    def __init__(self, *, explain: bool = False) -> None:
+        self._explain = explain
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._drawn_header = False
@@ -77,6 +89,12 @@ class RichWatch:
         progress.update(
             task, completed=done / max(total, 1), description="decoding", figures=f"{done:,} of {total:,} images"
         )
+
+    def engine(self, acceleration: Acceleration) -> None:
+        """Print what runs the network."""
+        progress, _ = self._bar()
+        text = acceleration.explained() if self._explain else f"engine  {acceleration}"
+        progress.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def step(self, report: StepReport) -> None:
         """Move the bar."""
