@@ -24,7 +24,7 @@ GRADIENT = 1e-4  # of the largest value of a tensor, against float64
 ROUNDING = 1e-9  # of a gradient that should be zero, such as that of a bias before a norm
 CLASSES = 10
 
-OURS = ("vgg11_bn_cifar", "lenet5", "alexnet_mnist")
+OURS = ("vgg11_bn_cifar", "lenet5", pytest.param("alexnet_mnist", marks=pytest.mark.slow), "cnn5_cifar")
 THEIRS = {"resnet18": 48, "densenet121": 96, "googlenet": 64}
 
 

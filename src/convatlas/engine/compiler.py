@@ -97,11 +97,12 @@ def _digest(content: bytes) -> bytes:
 
 @cache
 def fingerprint() -> str:
-    """Names this processor, the compiler and the sources of the kernels."""
+    """Names this processor, the compiler, and the sources that machine code is made from."""
     from llvmlite import binding
 
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    here = Path(__file__)
+    for source in (here, here.with_name("jobs.py"), *sorted(here.parent.glob("kernels/*.py"))):
         digest.update(source.read_bytes())
     machine = (binding.get_default_triple(), binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
     versions = (metadata.version("llvmlite"), metadata.version("numba"))
