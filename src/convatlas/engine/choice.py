@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from convatlas.engine.compiler import fingerprint
-from convatlas.engine.convolutions import POSITIONS, TILE, Geometry, empty_picture
+from convatlas.engine.convolutions import Geometry, empty_picture
+from convatlas.engine.jobs import POSITIONS, TILE
 from convatlas.engine.threads import thread_count
 from convatlas.errors import StorageError
 from convatlas.files import cache_directory, write_json

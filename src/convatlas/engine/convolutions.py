@@ -15,23 +15,22 @@ from torch.nn import functional
 
 from convatlas.engine import threads
 from convatlas.engine.jobs import (
+    APART,
+    COLUMNS,
     CONVOLUTION,
     GRADIENT_FINISH,
     GRADIENT_PRODUCT,
     GRADIENT_TRANSFORM,
+    LANES,
+    POSITIONS,
+    ROWS,
+    TILE,
     WEIGHT_GRADIENT,
     WINOGRAD,
     WINOGRAD_WEIGHT,
 )
 
-LANES = 8
-ROWS = 6
-COLUMNS = 16
-TILE = 4
-POSITIONS = 36
 CHUNK = 64  # output channels between two visits to the products of a block
-APART = 16
-OUTPUTS = 4  # of a dense layer, a task
 FLOAT = 4  # bytes
 LEAST_TILES = 128  # of one product for the gradient of a weight
 GRADIENT_VALUES = 1_500_000  # of both operands of those products together: 6 MB, measured on a last cache of 32

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from convatlas.engine.convolutions import LANES, OUTPUTS, Geometry
+from convatlas.engine.convolutions import Geometry
+from convatlas.engine.jobs import LANES, OUTPUTS
 
 RELUS = (functional.relu, torch.relu, torch.relu_, "relu", "relu_")
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")

@@ -11,6 +11,14 @@ import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 
+# How memory is laid out: by whoever prepares a job, and by the kernel that does it.
+LANES = 8  # values in a vector
+ROWS, COLUMNS = 6, 16  # of the register tile that all products are made of; weights lie in panels of so many columns
+TILE = 4  # outputs a side of a Winograd tile
+POSITIONS = 36  # of its products
+APART = 16  # values between two positions beyond their size, or all 36 would compete for one set of the cache
+OUTPUTS = 4  # of a dense layer, a task
+
 COMMON = ("next", "tasks", "slot", "scratch", "scratch_bytes", "strange")
 
 

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from convatlas.engine.jobs import MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT
+from convatlas.engine.jobs import LANES, MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT
 from convatlas.engine.threads import run
 
-LANES = 8  # as in kernels/simd.py, which cannot be imported without Numba
 TASK_BYTES = 128 * 1024  # of input; large against the cost of a task, small enough to share out evenly
 
 Doubles = NDArray[np.float64]

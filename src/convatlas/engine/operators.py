@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from convatlas.engine import convolutions, reference
 from convatlas.engine.convolutions import Epilogue, Geometry, empty_picture, is_picture, pack_weight, transform_weight
+from convatlas.engine.jobs import LANES
 
 
 @torch.library.custom_op("convatlas::conv3x3", mutates_args=())
@@ -91,7 +92,7 @@ def _convolve(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
 
 
 def _is_ours(geometry: Geometry, x: Tensor) -> bool:
-    is_whole = geometry.channels % convolutions.LANES == 0 and geometry.out_channels % convolutions.LANES == 0
+    is_whole = geometry.channels % LANES == 0 and geometry.out_channels % LANES == 0
     is_picture_of_it = x.dim() == 4 and x.shape[1] == geometry.channels
     return is_whole and is_picture_of_it and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
 

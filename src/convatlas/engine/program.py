@@ -20,8 +20,6 @@ from convatlas.engine import threads
 from convatlas.engine.choice import Chooser
 from convatlas.engine.convolutions import (
     FLOAT,
-    LANES,
-    OUTPUTS,
     Epilogue,
     direct,
     empty_picture,
@@ -42,7 +40,7 @@ from convatlas.engine.graph import (
     changes_in_place,
     scale_and_shift,
 )
-from convatlas.engine.jobs import LINEAR, POOLING
+from convatlas.engine.jobs import LANES, LINEAR, OUTPUTS, POOLING
 
 SIZES = (getattr, "size", "dim", "ndimension", "numel", "stride")  # what depends on the shape of a tensor only
 

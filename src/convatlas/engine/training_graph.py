@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from convatlas.engine.choice import Chooser
-from convatlas.engine.convolutions import COLUMNS, Epilogue, direct, pack_weight, transform_weight, winograd
+from convatlas.engine.convolutions import Epilogue, direct, pack_weight, transform_weight, winograd
 from convatlas.engine.graph import ADDITIONS, RELUS, geometry_of, is_plain, pool_sizes, refuse_shared_changes
+from convatlas.engine.jobs import COLUMNS
 from convatlas.engine.normalization import batch_norm, can_normalise, relu_pool
 from convatlas.engine.operators import conv3x3, first_convolution
 

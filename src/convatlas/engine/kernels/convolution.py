@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.kernels.products import COLUMNS, ROWS, product
+from convatlas.engine.jobs import COLUMNS, LANES, ROWS
+from convatlas.engine.kernels.products import product
 from convatlas.engine.kernels.simd import (
     BYTES,
-    LANES,
     clear,
     constant,
     copy,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from convatlas.engine.jobs import LANES, OUTPUTS
 from convatlas.engine.kernels.simd import (
     BYTES,
-    LANES,
     constant,
     inline,
     load,
@@ -23,7 +23,6 @@ from convatlas.engine.kernels.simd import (
     total,
 )
 
-OUTPUTS = 4  # rows of the weight at a time
 PIECE = 1024  # of their values
 
 

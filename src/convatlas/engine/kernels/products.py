@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.kernels.simd import BYTES, LANES, accumulate, constant, inline, load, store
-
-ROWS = 6
-COLUMNS = 16
+from convatlas.engine.jobs import LANES
+from convatlas.engine.kernels.simd import BYTES, accumulate, constant, inline, load, store
 
 
 @inline

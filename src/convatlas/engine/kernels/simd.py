@@ -21,7 +21,8 @@ from numba.core.cgutils import get_or_insert_function
 from numba.core.extending import intrinsic, lower_builtin, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-LANES = 8
+from convatlas.engine.jobs import LANES
+
 BYTES = 4  # of one value
 FLOAT = ir.FloatType()
 INTEGER = ir.IntType(64)
@@ -167,17 +168,6 @@ def maximum(typing: Any, a: Any, b: Any) -> tuple[Any, Generator]:
         return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
 
     return vector(vector, vector), generate
-
-
-@intrinsic
-def keep_where(typing: Any, a: Any, b: Any, value: Any) -> tuple[Any, Generator]:
-    """``value`` where ``a > b``, else zero."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        zero = ir.Constant(VECTOR, [0.0] * LANES)
-        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], zero)
-
-    return vector(vector, vector, vector), generate
 
 
 @intrinsic

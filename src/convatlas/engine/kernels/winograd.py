@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.kernels.products import COLUMNS, ROWS, product
+from convatlas.engine.jobs import APART, COLUMNS, LANES, POSITIONS, ROWS, TILE
+from convatlas.engine.kernels.products import product
 from convatlas.engine.kernels.simd import (
     BYTES,
-    LANES,
     clear,
     constant,
     copy,
@@ -31,9 +31,7 @@ from convatlas.engine.kernels.simd import (
     transpose,
 )
 
-TILE = 4  # outputs a side
 PATCH = 6  # inputs a side
-POSITIONS = 36
 
 # The polynomials are evaluated at 0, +-NEAR, +-FAR and infinity. The paper's 1 and 2 lose twice as much to rounding
 # (measured against float64); these two are exact in binary, and so are their squares.
@@ -43,8 +41,6 @@ INNER = NEAR**2
 OUTER = FAR**2
 NEAR_SHARE = 1 / (2 * INNER * (INNER - OUTER))
 FAR_SHARE = 1 / (2 * OUTER * (OUTER - INNER))
-
-APART = 16  # values between two positions beyond their size, or all 36 would compete for one set of the cache
 
 
 @inline
