@@ -345,7 +345,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="VGG-16, ResNet-18 and VGG-16-BN training, a short look")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="a network, a task, or task/network")
     parser.add_argument("--batch", nargs="+", type=int, default=[])
-    parser.add_argument("--rounds", type=int, help="turns of each; else as many as fit in 40 s, 3 to 10")
+    parser.add_argument("--rounds", type=int, help="turns of each; else as many as fit, 3 to 10")
+    parser.add_argument("--seconds", type=float, help="for the turns of a workload; 40, or 10 with --quick")
     parser.add_argument("--threads", type=int, default=2, help="of each contender")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), metavar="NAME",
                         help=", ".join(CONTENDERS))  # fmt: skip
@@ -367,7 +368,7 @@ def set_environment(threads: int) -> None:
 def main() -> None:
     arguments = parse()
     set_environment(arguments.threads)
-    seconds = 10.0 if arguments.quick else 40.0
+    seconds = arguments.seconds or (10.0 if arguments.quick else 40.0)
     settings = Settings(arguments.contenders, arguments.threads, arguments.rounds, seconds)
     where = environment()
     print(

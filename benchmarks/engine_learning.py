@@ -80,7 +80,8 @@ def main() -> None:
         "outcomes": [vars(each) for each in outcomes],
     }
     stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draw(outcomes, stem.with_suffix(".png"))
+    title = f"{MODEL}, {options.images:,} images, {options.epochs} epochs"
+    draw(outcomes, title, stem.with_suffix(".png"))
     print(f"written: {stem}.json and .png")
 
 
@@ -115,8 +116,8 @@ def learn(data: Path, engine: Any, seed: int, epochs: int, folder: Path) -> Outc
         out=folder / f"{engine}-{seed}",
         watch=curve,
     )
-    assert run.card.best is not None
-    assert run.card.test is not None
+    if run.card.best is None or run.card.test is None:
+        raise SystemExit(f"the training of seed {seed}, {NAMES[engine]}, was cut short: nothing is written")
     rows = (run.path / "history.csv").read_text(encoding="utf-8").splitlines()
     speed = float(dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))["images_per_second"])
     outcome = Outcome(
@@ -145,7 +146,7 @@ def print_summary(outcomes: list[Outcome]) -> None:
         )
 
 
-def draw(outcomes: list[Outcome], path: Path) -> None:
+def draw(outcomes: list[Outcome], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -155,7 +156,7 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
         style = {"linestyle": "-", "linewidth": 1} if is_ours else {"linestyle": ":", "linewidth": 2.5}
         label = f"seed {each.seed}, {each.engine}"
         axes.plot(each.progress, each.loss, color=f"C{each.seed}", label=label, **style)
-    axes.set(xlabel="share of the training", ylabel="mean loss of the epoch so far", title=f"{MODEL}, 5,000 images")
+    axes.set(xlabel="share of the training", ylabel="mean loss of the epoch so far", title=title)
     axes.legend()
     figure.savefig(path, dpi=120)
 

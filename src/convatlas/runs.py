@@ -216,12 +216,15 @@ class Run:
 
         paths = [images] if isinstance(images, str | Path) else list(images)
         preprocessing = self.card.preprocessing
+        size = preprocessing.evaluation_batch
         device = next(self.model().parameters()).device
-        network = self.accelerated(engine, min(max(len(paths), 1), preprocessing.evaluation_batch)).module
+        network: torch.nn.Module | None = None
         predictions = []
-        for start in range(0, len(paths), preprocessing.evaluation_batch):
-            names = paths[start : start + preprocessing.evaluation_batch]
+        for start in range(0, len(paths), size):
+            names = paths[start : start + size]
             pixels = np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in names])
+            if network is None:  # after decoding: whoever names a file that is no image need not wait for the engine
+                network = self.accelerated(engine, len(names)).module
             with torch.inference_mode():
                 inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
                 probabilities = network(inputs).softmax(dim=1)

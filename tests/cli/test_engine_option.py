@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import convatlas as convatlas_api
+from convatlas.errors import DataError
 from convatlas.training import checkpoint
 from convatlas.training.progress import Silent, StepReport
 from stand_in_engine import StandIn
@@ -144,6 +145,9 @@ def test_evaluating_and_predicting_use_the_engine(
     assert len(engine.made) == 2
 
     opened = convatlas_api.load(run)
+    with pytest.raises(DataError, match="missing"):
+        opened.predict([picture, picture.with_name("missing.png")])
+    assert len(engine.made) == 2  # refused before anything was compiled
     opened.predict([picture, picture])
     opened.predict(picture)
     assert len(engine.made) == 3  # made ready once for each opened run

@@ -345,6 +345,13 @@ def pools(self: Any, x: Tensor) -> Tensor:
     )
 
 
+@followed(a=conv(), g=nn.AdaptiveAvgPool2d(1), h=nn.AdaptiveAvgPool2d((1, 1)), grid=nn.AdaptiveAvgPool2d(2))
+def the_mean_of_a_picture(self: Any, x: Tensor) -> Tensor:
+    x = self.a(x)
+    square = x[:, :, 2:]
+    return self.g(x) + self.h(square) + self.grid(x).amax((2, 3), keepdim=True)
+
+
 @followed(a=conv(), p=nn.MaxPool2d(2), n=nn.BatchNorm2d(8))
 def a_norm_behind_a_pool(self: Any, x: Tensor) -> Tensor:
     return self.n(self.p(self.a(x)))

@@ -72,11 +72,11 @@ class Pooling:
 
     node: fx.Node
     source: fx.Node
-    window: int
-    stride: int
-    padding: int
-    average: bool
-    rounds_up: bool
+    window: int | None  # None: the whole picture
+    stride: int = 1
+    padding: int = 0
+    average: bool = True
+    rounds_up: bool = False
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -88,6 +88,8 @@ class Pooling:
         return self._outputs(height), self._outputs(width)
 
     def _outputs(self, size: int) -> int:
+        if self.window is None:
+            return 1
         span = size + 2 * self.padding - self.window
         if not self.rounds_up:
             return span // self.stride + 1
@@ -317,6 +319,8 @@ class _Builder:
             return self._convolution(node, target)
         if type(target) in (nn.MaxPool2d, nn.AvgPool2d) and (sizes := pool_sizes(target)) is not None:
             return Pooling(node, node.all_input_nodes[0], *sizes, isinstance(target, nn.AvgPool2d), target.ceil_mode)
+        if type(target) is nn.AdaptiveAvgPool2d and target.output_size in (1, (1, 1)):
+            return Pooling(node, node.all_input_nodes[0], window=None)
         if type(target) is nn.Linear and target.out_features % OUTPUTS == 0 and target.in_features % LANES == 0:
             return Dense(node, node.all_input_nodes[0], target)
         if target in CONCATENATIONS and _dimension(node) == 1:

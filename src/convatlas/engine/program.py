@@ -232,10 +232,12 @@ class Program:
 
     def _pooling(self, layer: Pooling) -> Step | None:
         x = self._picture(layer.source)
-        if x.shape[1] % LANES:
+        height, width = x.shape[2:]
+        is_square = layer.window is not None or height == width
+        if x.shape[1] % LANES or not is_square:
             return self._call(Call(layer.node))
-        y = self._place(layer.node, (x.shape[0], x.shape[1], *layer.output_size(x.shape[2], x.shape[3])))
-        return pooling(x, y, layer.window, layer.stride, layer.padding, average=layer.average)
+        y = self._place(layer.node, (x.shape[0], x.shape[1], *layer.output_size(height, width)))
+        return pooling(x, y, layer.window or height, layer.stride, layer.padding, average=layer.average)
 
     def _concatenation(self, layer: Concatenation) -> Step | None:
         parts = [self._picture(node) for node in layer.inputs]

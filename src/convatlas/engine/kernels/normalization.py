@@ -10,109 +10,26 @@ value a channel: the normalised value is ``(x - CENTRE) * SCALE + SHIFT``, and w
 
 from __future__ import annotations
 
-import operator
 from typing import Any
-
-from llvmlite import ir
-from numba import types
-from numba.core.extending import intrinsic, lower_builtin, models, register_model
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from convatlas.engine.kernels.simd import (
     BYTES,
     LANES,
-    Generator,
+    WIDE_BYTES,
     constant,
     inline,
     larger,
     load,
+    load_wide,
     multiply_add,
     store,
-    vector,
+    store_wide,
+    where_beats,
+    widen,
 )
 
 CENTRE, SCALE, SHIFT, SLOPE, OFFSET = range(5)  # rows of the constants
 RUN = 16  # pixels whose sums stay in registers; so many rows of channels stay in the fastest cache
-
-WIDE = ir.VectorType(ir.DoubleType(), LANES)
-WIDE_BYTES = 8  # of one value
-
-
-class Wide(types.Type):
-    """Eight float64 values in registers."""
-
-    def __init__(self) -> None:
-        super().__init__(name="float64x8")
-
-
-wide = Wide()
-
-
-@register_model(Wide)
-class _WideModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, WIDE)
-
-
-def _give_operator(symbol: Any, instruction: str) -> None:
-    @infer_global(symbol)
-    class _Typing(AbstractTemplate):
-        def generic(self, args: Any, kws: Any) -> Any:
-            return signature(wide, wide, wide) if args == (wide, wide) else None
-
-    @lower_builtin(symbol, Wide, Wide)
-    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return getattr(builder, instruction)(*args)
-
-
-for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _give_operator(_symbol, _instruction)
-
-
-@intrinsic
-def widen(typing: Any, value: Any) -> tuple[Any, Generator]:
-    """Eight float32 values as float64."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fpext(args[0], WIDE)
-
-    return wide(vector), generate
-
-
-@intrinsic
-def load_wide(typing: Any, address: Any) -> tuple[Any, Generator]:
-    """Eight float64 values from memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
-
-    return wide(types.int64), generate
-
-
-@intrinsic
-def store_wide(typing: Any, address: Any, value: Any) -> tuple[Any, Generator]:
-    """Eight float64 values to memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[1], builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, wide), generate
-
-
-@intrinsic
-def where_beats(typing: Any, challenger: Any, holder: Any, a: Any, b: Any) -> tuple[Any, Generator]:
-    """``a`` where the challenger is larger than the holder or NaN, else ``b``: PyTorch's rule for a maximum.
-
-    Against zero it is the gradient of its ReLU, which lets a NaN's gradient through.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        challenger, holder, a, b = args
-        larger_one = builder.fcmp_ordered(">", challenger, holder)
-        return builder.select(builder.or_(larger_one, builder.fcmp_unordered("uno", challenger, challenger)), a, b)
-
-    return vector(vector, vector, vector, vector), generate
 
 
 @inline

@@ -27,6 +27,9 @@ BYTES = 4  # of one value
 FLOAT = ir.FloatType()
 INTEGER = ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
+WIDE = ir.VectorType(ir.DoubleType(), LANES)
+WIDE_BYTES = 8  # of one value in float64
+AHEAD = 1024  # bytes of a panel that are asked for before they are needed: the machine's own guesses end with a page
 
 Generator = Callable[[Any, Any, Any, Any], Any]
 
@@ -49,19 +52,36 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, VECTOR)
 
 
-def _give_operator(symbol: Any, instruction: str) -> None:
+class Wide(types.Type):
+    """Eight float64 values in registers."""
+
+    def __init__(self) -> None:
+        super().__init__(name="float64x8")
+
+
+wide = Wide()
+
+
+@register_model(Wide)
+class _WideModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, WIDE)
+
+
+def _give_operator(kind: types.Type, symbol: Any, instruction: str) -> None:
     @infer_global(symbol)
     class _Typing(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
-            return signature(vector, vector, vector) if args == (vector, vector) else None
+            return signature(kind, kind, kind) if args == (kind, kind) else None
 
-    @lower_builtin(symbol, Vector, Vector)
+    @lower_builtin(symbol, type(kind), type(kind))
     def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, instruction)(*args)
 
 
-for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _give_operator(_symbol, _instruction)
+for _kind in (vector, wide):
+    for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+        _give_operator(_kind, _symbol, _instruction)
 
 
 def _place(builder: Any, address: Any, index: Any, kind: Any) -> Any:
@@ -78,6 +98,15 @@ def _spread(builder: Any, value: Any) -> Any:
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     return builder.call(get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    """Start to bring the memory at an address into the caches; any address will do."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+    function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    hints = [ir.Constant(flag, hint) for hint in (0, 3, 1)]  # to read, into all caches, data
+    builder.call(function, [builder.inttoptr(address, byte), *hints])
 
 
 @intrinsic
@@ -171,6 +200,52 @@ def maximum(typing: Any, a: Any, b: Any) -> tuple[Any, Generator]:
 
 
 @intrinsic
+def where_beats(typing: Any, challenger: Any, holder: Any, a: Any, b: Any) -> tuple[Any, Generator]:
+    """``a`` where the challenger is larger than the holder or NaN, else ``b``: PyTorch's rule for a maximum.
+
+    Against zero it is the gradient of its ReLU, which lets a NaN's gradient through.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        challenger, holder, a, b = args
+        larger_one = builder.fcmp_ordered(">", challenger, holder)
+        return builder.select(builder.or_(larger_one, builder.fcmp_unordered("uno", challenger, challenger)), a, b)
+
+    return vector(vector, vector, vector, vector), generate
+
+
+@intrinsic
+def widen(typing: Any, value: Any) -> tuple[Any, Generator]:
+    """Eight float32 values as float64."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fpext(args[0], WIDE)
+
+    return wide(vector), generate
+
+
+@intrinsic
+def load_wide(typing: Any, address: Any) -> tuple[Any, Generator]:
+    """Eight float64 values from memory."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
+
+    return wide(types.int64), generate
+
+
+@intrinsic
+def store_wide(typing: Any, address: Any, value: Any) -> tuple[Any, Generator]:
+    """Eight float64 values to memory."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, wide), generate
+
+
+@intrinsic
 def total(typing: Any, value: Any) -> tuple[Any, Generator]:
     """The sum of the eight, added pairwise."""
 
@@ -221,6 +296,7 @@ def accumulate(typing: Any, sums: Any, a: Any, a_row: Any, b: Any) -> tuple[Any,
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         sums, a, a_row, b = args
+        _prefetch(builder, builder.add(b, ir.Constant(INTEGER, AHEAD)))
         halves = [
             builder.load(_place(builder, b, ir.Constant(INTEGER, lane), VECTOR), align=BYTES) for lane in (0, LANES)
         ]
