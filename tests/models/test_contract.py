@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from convatlas.errors import ImageSizeError
-from convatlas.models import Classifier, create_model, describe_models, list_models, model_entry, outline_model
+from convatlas.models import (
+    Classifier,
+    TrainingOutput,
+    create_model,
+    describe_models,
+    list_models,
+    model_entry,
+    outline_model,
+)
+from convatlas.models.counts import count, shipped_counts
 
 BATCH, CLASSES = 2, 7
 LARGE = {model["name"] for model in describe_models() if model["parameters"] > 50e6}
@@ -26,6 +35,17 @@ def images(name: str, size: int, channels: int | None = None, device: str = "cpu
     return torch.randn(shape, generator=generator).to(device)
 
 
+def logits_of(model: Classifier, output: torch.Tensor | TrainingOutput) -> tuple[torch.Tensor, ...]:
+    """The network's logits, then those of its auxiliary heads, which it has in training mode only."""
+    if model.auxiliary_heads and model.training:
+        assert isinstance(output, TrainingOutput)
+        assert len(output.auxiliary) == len(model.auxiliary_heads)
+        assert 0 < output.weight < 1
+        return (output.logits, *output.auxiliary)
+    assert isinstance(output, torch.Tensor)
+    return (output,)
+
+
 every_name = pytest.mark.parametrize("name", list_models())
 
 
@@ -33,7 +53,8 @@ every_name = pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("training", [True, False])
 def test_forward_at_its_own_size_gives_one_logit_a_class(name: str, training: bool) -> None:
     model, entry = outline_model(name).train(training), model_entry(name)
-    assert model(images(name, entry.image_size, device="meta")).shape == (BATCH, entry.num_classes)
+    for logits in logits_of(model, model(images(name, entry.image_size, device="meta"))):
+        assert logits.shape == (BATCH, entry.num_classes)
     own = (model.num_classes, model.in_channels, model.image_size)
     assert own == (entry.num_classes, entry.in_channels, entry.image_size)
 
@@ -43,14 +64,19 @@ def test_forward_at_its_own_size_gives_one_logit_a_class(name: str, training: bo
 def test_images_of_any_number_of_channels(name: str, channels: int) -> None:
     size = model_entry(name).minimum_size
     model = outline_model(name, num_classes=CLASSES, in_channels=channels, image_size=size)
-    assert model(images(name, size, channels, device="meta")).shape == (BATCH, CLASSES)
+    assert model.eval()(images(name, size, channels, device="meta")).shape == (BATCH, CLASSES)
+
+
+@every_name
+def test_the_shipped_counts_are_those_of_the_network(name: str) -> None:
+    assert shipped_counts()[name] == count(outline_model(name))
 
 
 @every_name
 def test_every_parameter_is_a_part_of_the_logits(name: str) -> None:
     model, entry = outline_model(name), model_entry(name)
-    logits = model(images(name, entry.image_size, device="meta"))
-    gradients = torch.autograd.grad(logits.sum(), list(model.parameters()), allow_unused=True)
+    logits = logits_of(model, model(images(name, entry.image_size, device="meta")))
+    gradients = torch.autograd.grad(sum(each.sum() for each in logits), list(model.parameters()), allow_unused=True)
     unused = [key for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True) if gradient is None]
     assert not unused
 
@@ -83,12 +109,19 @@ def test_one_pixel_below_the_smallest_size_is_an_error(name: str) -> None:
 
 @every_name
 def test_the_smallest_size_is_no_larger_than_it_must_be(name: str) -> None:
-    """Built one pixel below in spite of the check, the network cannot run, or has a dense layer without inputs."""
+    """Built one pixel below in spite of the check, the network cannot run, or its feature map is made of padding."""
     entry = model_entry(name)
     small = entry.minimum_size - 1
-    with pytest.raises((RuntimeError, UserWarning)), torch.device("meta"):
-        model = entry.build(num_classes=CLASSES, in_channels=entry.in_channels, image_size=small)
-        model(images(name, small, device="meta"))
+    large = outline_model(name).eval()
+    stride = round(entry.image_size / large.features(images(name, entry.image_size, device="meta")).shape[-1])
+    try:
+        with torch.device("meta"):
+            model = entry.build(num_classes=CLASSES, in_channels=entry.in_channels, image_size=small).train()
+            feature_map = model.features(images(name, small, device="meta"))
+            model(images(name, small, device="meta"))
+    except (RuntimeError, UserWarning):
+        return
+    assert feature_map.shape[-1] * stride > small
 
 
 @pytest.fixture(
@@ -121,9 +154,10 @@ def copy_of(name: str, model: Classifier) -> Classifier:
 def test_logits_are_numbers(numbers: Numbers, training: bool) -> None:
     _, model, batch = numbers
     with torch.no_grad():
-        logits = model.train(training)(batch)
-    assert logits.shape == (BATCH, CLASSES)
-    assert logits.isfinite().all()
+        output = model.train(training)(batch)
+    for logits in logits_of(model, output):
+        assert logits.shape == (BATCH, CLASSES)
+        assert logits.isfinite().all()
 
 
 def test_initialize_sets_every_parameter_and_buffer(numbers: Numbers) -> None:
@@ -142,8 +176,9 @@ def test_the_same_seed_gives_the_same_weights(numbers: Numbers) -> None:
 def test_a_gradient_reaches_every_parameter(numbers: Numbers) -> None:
     _, model, batch = numbers
     torch.manual_seed(0)  # dropout
-    loss = F.cross_entropy(model.train()(batch), torch.tensor([0, CLASSES - 1]))
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    labels = torch.tensor([0, CLASSES - 1])
+    losses = [F.cross_entropy(logits, labels) for logits in logits_of(model, model.train()(batch))]
+    gradients = torch.autograd.grad(sum(losses), list(model.parameters()))
     for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True):
         assert gradient.isfinite().all(), key
         assert gradient.any() or is_bias_before_batch_norm(model, key), key
@@ -184,7 +219,7 @@ def test_replace_head_changes_the_output_layer_and_nothing_else(numbers: Numbers
     before, after = model.state_dict(), copy.state_dict()
     assert list(after) == list(before)
     changed = [key for key in after if after[key].data_ptr() != before[key].data_ptr()]
-    assert changed == list(before)[-len(changed) :]
+    assert {key.rpartition(".")[0] for key in changed} == set(copy.output_names)
     assert all(after[key].shape[:1] in {(3,), ()} for key in changed)  # () counts the batches of a normalisation
     assert copy.num_classes == 3
     with torch.no_grad():

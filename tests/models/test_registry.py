@@ -108,5 +108,5 @@ def test_descriptions_count_what_a_real_network_has() -> None:
 def test_descriptions_are_the_entries() -> None:
     for description in describe_models():
         entry = model_entry(description["name"])
-        for key in set(description) - {"parameters", "buffers"}:
+        for key in ("family", "year", "paper", "image_size", "minimum_size", "in_channels", "num_classes", "recipe"):
             assert description[key] == getattr(entry, key)

@@ -24,7 +24,7 @@ from torch import nn
 
 from convatlas.layers import LocalResponseNorm, output_side
 from convatlas.models.contract import ConvDenseClassifier, Tap
-from convatlas.models.registry import ModelEntry, register
+from convatlas.models.registry import ModelEntry, Published, register
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,12 @@ def final_side(variant: AlexNetVariant, image_size: int) -> int:
     return side
 
 
+PUBLISHED = {
+    "alexnet_2012": Published(59.3, "ImageNet", "Krizhevsky et al. 2012, Table 2, one network, ten crops"),
+    "alexnet": Published(56.522, "ImageNet", "torchvision's weights"),
+}
+
+
 def _register(name: str, variant: AlexNetVariant) -> None:
     register(
         ModelEntry(
@@ -195,6 +201,9 @@ def _register(name: str, variant: AlexNetVariant) -> None:
             minimum_reason="an 11x11 convolution of stride 4 and three 3x3 poolings",
             recipe="alexnet",
             build=partial(AlexNet, variant),
+            brought="Depth, ReLU, dropout and two GPUs: it won ILSVRC-2012 by ten points, and everybody changed to "
+            "learned features.",
+            published=PUBLISHED.get(name),
         )
     )
 

@@ -83,5 +83,6 @@ register(
         minimum_reason="three 2x2 poolings",
         recipe="cnn5",
         build=CNN5,
+        brought="Nothing: the plain network that tutorials teach with, kept for what its usual code gets wrong.",
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -20,6 +21,14 @@ class Tap:
 
     module: str
     shape: tuple[int, ...]
+
+
+class TrainingOutput(NamedTuple):
+    """What a network with auxiliary heads returns in training mode: each head's loss is added, times ``weight``."""
+
+    logits: torch.Tensor  # [N, num_classes]
+    auxiliary: tuple[torch.Tensor, ...]  # the same, of each head
+    weight: float
 
 
 class Classifier(nn.Module):
@@ -42,6 +51,12 @@ class Classifier(nn.Module):
     taps: Mapping[str, Tap]
     """The paper's name of each inner layer -> where it is. Shapes hold for images of ``image_size``. The logits, which
     are what the network returns, have no tap."""
+
+    output_names: tuple[str, ...]
+    """Paths of the layers that depend on the number of classes: the last one, and those of auxiliary heads."""
+
+    auxiliary_heads: tuple[str, ...] = ()
+    """Names of the modules that only help in training: then ``forward`` returns a ``TrainingOutput``."""
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
@@ -66,14 +81,41 @@ class Classifier(nn.Module):
         >>> model(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 3])
         """
-        raise NotImplementedError
+        like = next(self.parameters())
+        self.num_classes = num_classes
+        self.replace_output_layers(num_classes)
+        self.initialize_output()
+        self.to(like.device, like.dtype)
+
+    def replace_output_layers(self, num_classes: int) -> None:
+        """Exchange the layers named in ``output_names``, linear ones or 1x1 convolutions, for others as wide."""
+        for name in self.output_names:
+            path, _, last = name.rpartition(".")
+            parent, old = self.get_submodule(path), self.get_submodule(name)
+            new = (
+                nn.Conv2d(old.in_channels, num_classes, 1)
+                if isinstance(old, nn.Conv2d)
+                else nn.Linear(cast("nn.Linear", old).in_features, num_classes)
+            )
+            setattr(parent, last, new.train(self.training))
 
     def initialize(self) -> None:
         """Set every parameter and every buffer to where training starts from, on whatever device they are.
 
-        A network is built without memory (see ``outline_model``), so what this leaves out is never set at all.
+        A network is built without memory (see ``outline_model``), so what this leaves out is never set at all. Here:
+        he_normal in convolutions and hidden layers, with which a plain ReLU network of any depth here learns.
         """
-        raise NotImplementedError
+        for layer in self.modules():
+            reset = getattr(layer, "reset_parameters", None)  # of normalisation, and of layers that a family has alone
+            if callable(reset) and not isinstance(layer, nn.Conv2d | nn.Linear):
+                reset()
+        initialize(self, "he_normal")
+        self.initialize_output()
+
+    def initialize_output(self) -> None:
+        """Small weights in the output layer: training starts near equal probabilities, at a loss of ln(classes)."""
+        for name in self.output_names:
+            initialize(self.get_submodule(name), "normal", std=0.01)
 
 
 class ConvDenseClassifier(Classifier):
@@ -86,7 +128,6 @@ class ConvDenseClassifier(Classifier):
 
     avgpool: nn.Module
     classifier: nn.Sequential
-    output_names: tuple[str, ...]
 
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Feature map [N, C, h, w] -> logits [N, num_classes]."""
@@ -102,26 +143,8 @@ class ConvDenseClassifier(Classifier):
         layers = self.output_layers(num_classes)
         for name, layer in layers.items():
             self.classifier.add_module(name, layer.train(self.training))
-        self.output_names = tuple(layers)
+        self.output_names = tuple(f"classifier.{name}" for name in layers)
 
-    def replace_head(self, num_classes: int) -> None:
-        """Put a fresh output layer for ``num_classes`` in place of the old one; all other weights stay."""
-        like = next(self.parameters())
-        self.num_classes = num_classes
+    def replace_output_layers(self, num_classes: int) -> None:
+        """Exchange the output layers, with what goes with them."""
         self.put_output_layers(num_classes)
-        self.initialize_output()
-        self.classifier.to(like.device, like.dtype)
-
-    def initialize_output(self) -> None:
-        """Small weights in the output layer: training starts near equal probabilities, at a loss of ln(classes)."""
-        for name in self.output_names:
-            initialize(self.classifier.get_submodule(name), "normal", std=0.01)
-
-    def initialize(self) -> None:
-        """he_normal in convolutions and hidden layers: with it a plain ReLU network of any depth here learns."""
-        for layer in self.modules():
-            reset = getattr(layer, "reset_parameters", None)  # of normalisation, and of layers that a family has alone
-            if callable(reset) and not isinstance(layer, nn.Conv2d | nn.Linear):
-                reset()
-        initialize(self, "he_normal")
-        self.initialize_output()

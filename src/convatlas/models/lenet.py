@@ -33,7 +33,7 @@ from torch import nn
 
 from convatlas.layers import initialize, output_side
 from convatlas.models.contract import ConvDenseClassifier, Tap
-from convatlas.models.registry import ModelEntry, register
+from convatlas.models.registry import ModelEntry, Published, register
 
 #: Table I: the maps of S2 that each of the 16 maps of C3 is connected to.
 C3_CONNECTIONS = (
@@ -273,6 +273,9 @@ def _register(name: str, variant: LeNetVariant) -> None:
             minimum_reason="two 5x5 convolutions, each with a 2x2 pooling",
             recipe="lenet",
             build=partial(LeNet, variant),
+            brought="Convolution, subsampling and dense layers trained together by backpropagation: features need no "
+            "longer be designed by hand.",
+            published=Published(99.05, "MNIST", "LeCun et al. 1998, Fig. 9") if name == "lenet5_1998" else None,
         )
     )
 

@@ -9,6 +9,7 @@ import torch
 
 from convatlas.errors import ConvatlasError, ImageSizeError, unknown_name
 from convatlas.models.contract import Classifier
+from convatlas.models.counts import Counts, shipped_counts
 
 
 class Builder(Protocol):
@@ -16,6 +17,15 @@ class Builder(Protocol):
 
     def __call__(self, *, num_classes: int, in_channels: int, image_size: int) -> Classifier:  # noqa: D102
         ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """An accuracy that somebody has published: top-1, in percent, of one image each."""
+
+    accuracy: float
+    data: str  # "ImageNet", "CIFAR-10"
+    source: str  # "torchvision's weights", "He et al. 2015, Table 6"
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class ModelEntry:
     minimum_reason: str  # completes "needs images of at least 32x32 (...)"
     recipe: str  # name of the training recipe it takes when none is given
     build: Builder
+    brought: str  # what was new in it, in a sentence or two
+    published: Published | None = None
 
 
 class ModelDescription(TypedDict):
@@ -47,8 +59,19 @@ class ModelDescription(TypedDict):
     in_channels: int
     num_classes: int
     parameters: int
+    auxiliary_parameters: int
     buffers: int
+    macs: int
+    published: PublishedDescription | None
     recipe: str
+
+
+class PublishedDescription(TypedDict):
+    """A published accuracy: top-1, in percent."""
+
+    accuracy: float
+    data: str
+    source: str
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -148,19 +171,20 @@ def outline_model(
 
 
 def describe_models(family: str | None = None) -> list[ModelDescription]:
-    """What is known of each network, with its parameters counted and no memory taken.
+    """What is known of each network at its own size; nothing is built.
 
     >>> describe_models("lenet")[0]["parameters"]
     60000
 
-    ``parameters`` are the trainable ones; ``buffers`` the floating-point numbers that come with them and are not
-    trained (running means and variances of batch normalisation, LeNet-5's output codes).
+    ``parameters`` are the trainable ones that a prediction uses, ``auxiliary_parameters`` those of heads that only help
+    in training; ``buffers`` the floating-point numbers that come with them and are not trained (running means and
+    variances of batch normalisation, LeNet-5's output codes); ``macs`` the multiply-adds of one image.
     """
-    return [_describe(model_entry(name)) for name in list_models(family)]
+    counts = shipped_counts()
+    return [_describe(model_entry(name), counts[name]) for name in list_models(family)]
 
 
-def _describe(entry: ModelEntry) -> ModelDescription:
-    model = outline_model(entry.name)
+def _describe(entry: ModelEntry, counts: Counts) -> ModelDescription:
     return ModelDescription(
         name=entry.name,
         family=entry.family,
@@ -170,10 +194,16 @@ def _describe(entry: ModelEntry) -> ModelDescription:
         minimum_size=entry.minimum_size,
         in_channels=entry.in_channels,
         num_classes=entry.num_classes,
-        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        buffers=sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
+        **counts,
+        published=_describe_published(entry.published),
         recipe=entry.recipe,
     )
+
+
+def _describe_published(published: Published | None) -> PublishedDescription | None:
+    if published is None:
+        return None
+    return PublishedDescription(accuracy=published.accuracy, data=published.data, source=published.source)
 
 
 def _take_memory(model: Classifier) -> None:

@@ -26,7 +26,7 @@ from torch import nn
 
 from convatlas.layers import LocalResponseNorm, output_side
 from convatlas.models.contract import ConvDenseClassifier, Tap
-from convatlas.models.registry import ModelEntry, register
+from convatlas.models.registry import ModelEntry, Published, register
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,18 @@ def hidden_layers(variant: VGGVariant, width: int) -> tuple[nn.Sequential, dict[
     return nn.Sequential(*layers), taps
 
 
+_TORCHVISION = {
+    "vgg11": 69.020, "vgg13": 69.928, "vgg16": 71.592, "vgg19": 72.376,
+    "vgg11_bn": 70.370, "vgg13_bn": 71.586, "vgg16_bn": 73.360, "vgg19_bn": 74.218,
+}  # fmt: skip
+_CHENYAOFO = {"vgg11_bn_cifar": 92.79, "vgg13_bn_cifar": 94.00, "vgg16_bn_cifar": 94.16, "vgg19_bn_cifar": 93.91}
+PUBLISHED = {
+    **{name: Published(top1, "ImageNet", "torchvision's weights") for name, top1 in _TORCHVISION.items()},
+    **{name: Published(top1, "CIFAR-10", "chenyaofo's weights, chosen on test") for name, top1 in _CHENYAOFO.items()},
+    "vgg10_cifar": Published(33.82, "CIFAR-100", "5 epochs of its source"),
+}
+
+
 def _register(name: str, variant: VGGVariant) -> None:
     halvings = len(variant.configuration.stages) - (variant.configuration.last_pool_stride == 1)
     register(
@@ -211,6 +223,9 @@ def _register(name: str, variant: VGGVariant) -> None:
             minimum_reason=f"{({2: 'two', 5: 'five'})[halvings]} 2x2 poolings",
             recipe="vgg-bn" if variant.batch_norm else "vgg",
             build=partial(VGG, variant),
+            brought="Depth by repetition: stacks of 3x3 convolutions see as far as one large window, with fewer "
+            "weights and more non-linearities.",
+            published=PUBLISHED.get(name),
         )
     )
 

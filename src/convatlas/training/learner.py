@@ -85,8 +85,12 @@ class Learner:
         torch.manual_seed(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        logits = self.model(batch.images)
+        output = self.model(batch.images)
+        # a network with auxiliary heads returns their logits beside its own, and what their losses count
+        logits, auxiliary, weight = (output, (), 0.0) if isinstance(output, Tensor) else output
         loss = self._summed_loss(logits, batch.labels)
+        for head in auxiliary:
+            loss = loss + weight * self._summed_loss(head, batch.labels)
         # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
         self.accelerator.backward(loss / batch.global_size * self.world)
         if self.recipe.clip_norm is not None:

@@ -1,0 +1,69 @@
+"""How large each network is: counted once, shipped in counts.json, and counted again by the tests.
+
+Building a hundred networks to print a list would take half a minute.
+
+After a network was added:
+
+    python -c "from convatlas.models import counts; counts.write_counts()"
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict, cast
+
+import torch
+
+from convatlas.models.contract import Classifier
+
+FILE = "counts.json"
+
+
+class Counts(TypedDict):
+    """Numbers of one network at its own size. ``macs``: multiply-adds of one image, evaluated."""
+
+    parameters: int
+    auxiliary_parameters: int
+    buffers: int
+    macs: int
+
+
+@cache
+def shipped_counts() -> dict[str, Counts]:
+    """Name -> numbers."""
+    text = (resources.files("convatlas.models") / FILE).read_text(encoding="utf-8")
+    return cast("dict[str, Counts]", json.loads(text))
+
+
+def count(model: Classifier) -> Counts:
+    """The numbers of a network, which may be on the meta device.
+
+    Multiply-adds are those of convolutions and matrix products, as papers count them: half of what torch's
+    ``FlopCounterMode`` says.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    like = next(model.parameters())
+    image = torch.zeros(1, model.in_channels, model.image_size, model.image_size, device=like.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    auxiliary = sum(size for name, size in sizes.items() if name.split(".")[0] in model.auxiliary_heads)
+    return Counts(
+        parameters=sum(sizes.values()) - auxiliary,
+        auxiliary_parameters=auxiliary,
+        buffers=sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def write_counts() -> None:
+    """Count every registered network and write the file."""
+    from convatlas.models import list_models, outline_model
+
+    counts = {name: count(outline_model(name)) for name in list_models()}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in counts.items())
+    (Path(__file__).parent / FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
