@@ -337,11 +337,13 @@ def identity_of_the_images(self: Any, x: Tensor) -> Tensor:
     s=nn.AvgPool2d(2),
     t=nn.MaxPool2d((2, 3), (1, 2)),
     u=nn.MaxPool2d(2, 2, ceil_mode=True),
+    v=nn.AvgPool2d(3, 1, 1, count_include_pad=False),
 )
 def pools(self: Any, x: Tensor) -> Tensor:
     x = self.a(x)
     return sum(
-        (pool(x).mean((2, 3)) for pool in (self.p, self.q, self.r, self.s, self.t, self.u)), start=x.mean((2, 3))
+        (pool(x).mean((2, 3)) for pool in (self.p, self.q, self.r, self.s, self.t, self.u, self.v)),
+        start=x.mean((2, 3)),
     )
 
 

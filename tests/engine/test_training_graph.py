@@ -18,7 +18,7 @@ from networks import conv, error, network, numbers, randomised, torchvision_netw
 
 from convatlas.engine import Accelerated, accelerate
 from convatlas.engine.training_graph import Convolution3x3, FirstConvolution, Normalization, ReluPool
-from convatlas.models import create_model
+from convatlas.models import TrainingOutput, create_model
 
 GRADIENT = 1e-4  # of the largest value of a tensor, against float64
 ROUNDING = 1e-9  # of a gradient that should be zero, such as that of a bias before a norm
@@ -111,6 +111,26 @@ def test_a_step_of_a_network_of_torchvision_is_that_of_pytorch(
     options = {"aux_logits": False} if name == "googlenet" else {}
     assert_same_step(torchvision_network(name, **options).train(), numbers(4, 3, side, side))
     assert not caplog.messages
+
+
+def test_the_logits_of_auxiliary_heads_come_in_the_type_of_the_network() -> None:
+    torch.manual_seed(0)
+
+    def forward(self: Any, x: Tensor) -> Tensor | TrainingOutput:
+        x = self.first(x)
+        logits = self.head(x.mean((2, 3)))
+        return TrainingOutput(logits, (self.other(x.amax((2, 3))),), 0.3) if self.training else logits
+
+    model = network(forward, first=conv(3, 16), head=nn.Linear(16, CLASSES), other=nn.Linear(16, CLASSES)).train()
+    images = numbers(4, 3, 9, 9)
+    fast = accelerated(model, images)
+    expected, got = model(images), fast(images)
+    assert isinstance(got, TrainingOutput)
+    assert got.weight == expected.weight
+    torch.testing.assert_close([got.logits, *got.auxiliary], [expected.logits, *expected.auxiliary])
+    assert any(isinstance(part, FirstConvolution) for part in fast._training_graph().modules())
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(images), model.eval()(images))
 
 
 def test_a_small_step_is_made_by_the_engines_operators() -> None:

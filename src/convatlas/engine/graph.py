@@ -379,7 +379,9 @@ def pool_sizes(pool: nn.MaxPool2d | nn.AvgPool2d) -> tuple[int, int, int] | None
     is_max = isinstance(pool, nn.MaxPool2d)
     if is_max and (pool.dilation not in (1, (1, 1)) or pool.return_indices):
         return None
-    if not is_max and (padding != 0 or pool.ceil_mode or pool.divisor_override is not None):
+    if not is_max and (pool.ceil_mode or pool.divisor_override is not None):
+        return None
+    if not is_max and padding != 0 and not pool.count_include_pad:  # the kernel divides by the whole window
         return None
     return window, stride, padding
 
