@@ -39,6 +39,60 @@ class LocalResponseNorm(nn.LocalResponseNorm):
         super().__init__(size=n, alpha=alpha * n, beta=beta, k=k)
 
 
+class ConvNormReLU(nn.Sequential):
+    """A convolution without bias, batch normalisation and ReLU: what every Inception network is made of.
+
+    >>> layer = ConvNormReLU(3, 32, 3, stride=2)
+    >>> layer(torch.zeros(2, 3, 299, 299)).shape, list(layer.state_dict())[:2]
+    (torch.Size([2, 32, 149, 149]), ['conv.weight', 'bn.weight'])
+
+    The variance is kept from zero by 1e-3, as in the authors' code. Without a ``padding`` the window stays inside.
+
+    Source: Ioffe & Szegedy 2015, arXiv 1502.03167, section 3.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: each channel is scaled by a number in (0, 1) computed from the means of all channels.
+
+    >>> gate = SqueezeExcite(256)
+    >>> gate(torch.zeros(2, 256, 14, 14)).shape, gate.fc1.out_channels
+    (torch.Size([2, 256, 14, 14]), 16)
+
+    The hidden layer is ``reduction`` times narrower than the map, but has no fewer than 8 units, which only maps of
+    fewer than 128 channels notice. Both layers are dense; 1x1 convolutions spare reshaping.
+
+    Source: Hu, Shen & Sun 2018, arXiv 1709.01507, section 3.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 8)
+        self.squeeze = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """[N, C, H, W] -> the same shape."""
+        scale: torch.Tensor = self.sigmoid(self.fc2(self.relu(self.fc1(self.squeeze(maps)))))
+        return maps * scale
+
+
 def _identity(weight: torch.Tensor) -> torch.Tensor:
     """Each output repeats the input of the same number, as far as there are both."""
     return nn.init.eye_(weight) if weight.dim() == 2 else nn.init.dirac_(weight)

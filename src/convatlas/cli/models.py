@@ -2,49 +2,244 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convatlas.errors import ConvatlasError, unknown_name
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from convatlas.models import ModelDescription
+    from convatlas.models.catalogue import LayerDescription, ModelPage
+    from convatlas.models.registry import PublishedDescription
+
+WIDE = 100  # columns from which the list has room for the recipes
+READABLE = 100  # columns that prose takes at most
+MOST_LAYERS = 30  # a longer table has its runs of equal layers folded
+SHORTEST_RUN = 4
+UNBROKEN = "\N{NO-BREAK SPACE}"
+
+Row = tuple[str, ...]
 
 
 def models(
-    family: Annotated[str | None, typer.Option("--family", "-f", help="Only this family, such as vgg.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="A network, for a page about it; or a family, for its networks.")
+    ] = None,
+    family: Annotated[str | None, typer.Option("--family", "-f", help="List only this family, such as vgg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """List the networks: what each was made for, its parameters and where it comes from."""
-    from convatlas.cli.console import print_json
-    from convatlas.models import describe_models
+    """List the networks, or tell everything about one: layers, sizes, paper, recipe."""
+    from convatlas.models import describe_models, list_models, model_entry
 
-    descriptions = describe_models(family)
+    if name is not None and family is not None:
+        raise ConvatlasError(f"models takes a name or --family; received {name!r} and --family {family}")
+    networks = list_models()
+    if name in networks:
+        show_page(name, as_json)
+        return
+    families = {model_entry(network).family for network in networks}
+    if name is not None and name not in families:
+        raise unknown_name(
+            "network or family", name, [*networks, *families.difference(networks)], see="convatlas models"
+        )
+    show_catalogue(describe_models(name or family), as_json)
+
+
+def show_catalogue(descriptions: Sequence[ModelDescription], as_json: bool) -> None:
+    """The networks, for a person or a program."""
+    from convatlas.cli.console import print_json, wide_console
+
     if as_json:
         print_json(descriptions)
     else:
-        print_models(descriptions)
+        print_catalogue(descriptions, wide_console())
 
 
-def print_models(descriptions: Sequence[ModelDescription]) -> None:
-    """A line a network, and the papers below."""
-    from rich.console import Console
+def show_page(name: str, as_json: bool) -> None:
+    """One network, for a person or a program."""
+    from convatlas.cli.console import print_json, wide_console
+    from convatlas.models.catalogue import model_page
+    from convatlas.training.recipe import load_recipe
 
-    from convatlas.cli.console import plain_table
+    page = model_page(name)
+    about = load_recipe(page["recipe"]).about
+    if as_json:
+        print_json({**page, "recipe_about": about})
+    else:
+        print_page(page, about, wide_console())
 
-    table = plain_table("model", "year", "image", "classes", "parameters", "recipe")
-    for model in descriptions:
-        table.add_row(
-            model["name"],
-            str(model["year"] or "-"),
-            f"{model['image_size']}x{model['image_size']}x{model['in_channels']}",
-            str(model["num_classes"]),
-            f"{model['parameters']:,}",
-            model["recipe"],
+
+def print_catalogue(descriptions: Sequence[ModelDescription], console: Console) -> None:
+    """A line a network under its family and the family's papers; no line is wider than the console."""
+    wide = console.width >= WIDE
+    heading = ("network", "image", "params", "MACs", *(["recipe"] if wide else []), "published top-1")
+    rows = [_catalogue_row(model, wide) for model in descriptions]
+    first, *lines = (_cut(f"  {line}", console.width) for line in aligned([heading, *rows], right=(2, 3)))
+    _print(console, first, style="bold")
+    for family in dict.fromkeys(model["family"] for model in descriptions):
+        members = [each for each in zip(descriptions, lines, strict=True) if each[0]["family"] == family]
+        papers = dict.fromkeys(f"{model['year'] or '':4}  {model['paper']}" for model, _ in members)
+        for place, paper in enumerate(papers):
+            _print(console, f"{'' if place else family:12}{paper}", style="bold")
+        _print(console, *(line for _, line in members), "")
+    _print(
+        console,
+        f"{len(lines)} network{'' if len(lines) == 1 else 's'}. MACs: multiply-adds of one image. Top-1: percent.",
+        "",
+        "next        convatlas models NETWORK",
+        "            convatlas train NETWORK --data FOLDER",
+    )
+
+
+def _catalogue_row(model: ModelDescription, wide: bool) -> Row:
+    return (
+        model["name"],
+        f"{model['in_channels']}x{model['image_size']}x{model['image_size']}",
+        rounded(model["parameters"]),
+        rounded(model["macs"]),
+        *([model["recipe"]] if wide else []),
+        _short_published(model["published"], model["paper"]),
+    )
+
+
+def _short_published(published: PublishedDescription | None, paper: str) -> str:
+    if published is None:
+        return "-"
+    source = published["source"].partition(",")[0].partition("'s ")[0]
+    return f"{published['accuracy']:.1f} {published['data']} {'paper' if _same_paper(source, paper) else source}"
+
+
+def _same_paper(source: str, paper: str) -> bool:
+    """Whether two citations agree in their first author and their year."""
+    words = source.split()
+    return paper.startswith(words[0]) and words[-1].isdigit() and words[-1] in paper
+
+
+def print_page(page: ModelPage, recipe_about: str, console: Console) -> None:
+    """One network: what it brought, its figures, its table, and what to do with it."""
+    width = min(console.width, READABLE)
+    origin = ", ".join(str(part) for part in (f"family {page['family']}", page["year"]) if part)
+    _print(console, f"{page['name']}  ({origin})", style="bold")
+    _print(console, textwrap.fill(page["about"], width), "")
+    for label, text in _facts(page, recipe_about):
+        _print(console, _labelled(label, text, width))
+    _print(console, "")
+    first, *rows = aligned([("layer", "output", "parameters", "module"), *_layer_rows(page)], right=(2,))
+    _print(console, first, style="bold")
+    _print(console, *rows, "")
+    if page["differences"]:
+        _print(console, "differences from the paper", style="bold")
+        _print(console, *(_labelled("  -", text, width, 4) for text in page["differences"]), "")
+    if page["siblings"]:
+        siblings = ", ".join(
+            f"{each['name']} ({rounded(each['parameters'])})".replace(" ", UNBROKEN) for each in page["siblings"]
         )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print()
-    for name, paper in dict.fromkeys((model["family"], model["paper"]) for model in descriptions):
-        console.print(f"{name:10}{paper}", soft_wrap=True)
-    console.print("\nnext      convatlas train MODEL --data FOLDER")
+        _print(console, _labelled("siblings", siblings, width), "")
+    _print(
+        console,
+        f"next        convatlas train {page['name']} --data FOLDER",
+        f'python      convatlas.create_model("{page["name"]}", num_classes=10)',
+    )
+
+
+def _facts(page: ModelPage, recipe_about: str) -> Iterator[tuple[str, str]]:
+    side, smallest = page["image_size"], page["minimum_size"]
+    yield "paper", page["paper"]
+    yield "brought", page["brought"]
+    yield (
+        "image",
+        f"{page['in_channels']}x{side}x{side}; any from {smallest}x{smallest} up ({page['minimum_reason']})",
+    )
+    yield "classes", f"{page['num_classes']}"
+    yield "parameters", f"{page['parameters']:,} ({rounded(page['parameters'])})"
+    if page["auxiliary_parameters"]:
+        yield "", f"{page['auxiliary_parameters']:,} more in auxiliary heads, which only training uses"
+    if page["buffers"]:
+        yield "", f"{page['buffers']:,} numbers in buffers, which are not trained"
+    yield "MACs", f"{page['macs']:,} ({rounded(page['macs'])} multiply-adds of one image)"
+    if published := page["published"]:
+        yield "published", f"{published['accuracy']:g} % top-1 on {published['data']} ({published['source']})"
+    yield "recipe", f"{page['recipe']}: {recipe_about}"
+
+
+def _layer_rows(page: ModelPage) -> list[Row]:
+    side, layers = page["image_size"], [*page["taps"], page["output"]]
+    image = ("image", f"{page['in_channels']}x{side}x{side}", "", "")
+    if len(layers) <= MOST_LAYERS:
+        return [image, *(_layer_row([layer]) for layer in layers)]
+    return [image, *(_layer_row(run) for run in folded(layers))]
+
+
+def folded(layers: Sequence[LayerDescription]) -> Iterator[Sequence[LayerDescription]]:
+    """Layers apart, but those of a long run of equal outputs together, without the first."""
+    for _, equal in groupby(layers, key=lambda layer: layer["shape"]):
+        run = list(equal)
+        if len(run) < SHORTEST_RUN:
+            yield from ([layer] for layer in run)
+        else:
+            yield run[:1]
+            yield run[1:]
+
+
+def _layer_row(run: Sequence[LayerDescription]) -> Row:
+    first, last = run[0], run[-1]
+    parameters = sum(layer["parameters"] for layer in run)
+    shape = "x".join(map(str, first["shape"]))
+    count = f"{parameters:,}" if parameters else ""
+    if len(run) == 1:
+        return (first["name"], shape, count, first["module"])
+    return (f"{first['name']} ... {last['name']}", shape, count, f"x{len(run)}")
+
+
+def rounded(number: int) -> str:
+    """A large number as people say it.
+
+    >>> [rounded(number) for number in (840, 60_000, 25_557_032, 4_089_184_256)]
+    ['840', '60.0 k', '25.6 M', '4.1 G']
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.99995 * size:  # what rounds to 1000.0 k is 1.0 M
+            return f"{number / size:.1f} {unit}"
+    return str(number)
+
+
+def aligned(rows: Sequence[Row], right: Collection[int]) -> list[str]:
+    """Rows as lines of equally wide columns; the columns numbered in ``right`` hold figures.
+
+    >>> aligned([("conv1", "1,792"), ("fc6", "8")], right=[1])
+    ['conv1  1,792', 'fc6        8']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _labelled(label: str, text: str, width: int, margin: int = 12) -> str:
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=label.ljust(margin),
+        subsequent_indent=" " * margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace(UNBROKEN, " ")
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 3].rstrip()}..."
+
+
+def _print(console: Console, *lines: str, style: str | None = None) -> None:
+    for line in lines:
+        console.print(line, style=style, markup=False, emoji=False, soft_wrap=True)

@@ -245,6 +245,7 @@ class _Builder:
             target = self.target(node)
             if type(target) in (nn.Dropout, nn.Dropout2d, nn.Identity):
                 node.replace_all_uses_with(node.all_input_nodes[0])
+                self.module.graph.erase_node(node)  # or its input would seem to have a reader more
             elif not self._joins(node, target):
                 self.makers[node] = self._alone(node, target)
         return [self.makers[node] for node in nodes if node in self.makers]

@@ -1,0 +1,165 @@
+"""What can be told of one network: its registry entry, its layers as built, and what its family's file says of it.
+
+page = model_page("vgg16")
+page["taps"][0]         # {'name': 'conv1_1', 'module': 'features.1', 'shape': [64, 224, 224], 'parameters': 1792}
+page["differences"]     # of its file's "Differences from the paper"
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection
+from fnmatch import fnmatch
+from typing import TypedDict
+
+import torch
+from torch import nn
+
+from convatlas.models.contract import Classifier
+from convatlas.models.registry import ModelDescription, describe_models, list_models, model_entry, outline_model
+
+
+class LayerDescription(TypedDict):
+    """A named layer: the module whose output it is, that output's shape without the batch, and its parameters.
+
+    ``parameters`` are those of everything that runs after the named layer before it, up to its own output.
+    """
+
+    name: str
+    module: str
+    shape: list[int]
+    parameters: int
+
+
+class Sibling(TypedDict):
+    """Another network of the family."""
+
+    name: str
+    parameters: int
+
+
+class ModelPage(ModelDescription):
+    """What ``convatlas models NAME`` tells of a network at its own size."""
+
+    about: str  # the family's file in a line
+    brought: str
+    minimum_reason: str
+    taps: list[LayerDescription]
+    output: LayerDescription  # the logits, which have no tap
+    siblings: list[Sibling]
+    differences: list[str]
+
+
+def model_page(name: str) -> ModelPage:
+    """Everything that is known of a network; it is built without memory for its weights.
+
+    >>> page = model_page("lenet5")
+    >>> page["taps"][0]
+    {'name': 'c1', 'module': 'features.squash1', 'shape': [6, 28, 28], 'parameters': 156}
+    >>> page["siblings"]
+    [{'name': 'lenet5_1998', 'parameters': 60000}]
+
+    The parameters of all taps and of the output add up to the network's.
+
+    Raises:
+        UnknownNameError: no network has that name; the nearest are named.
+    """
+    entry, model = model_entry(name), outline_model(name)
+    family = {each["name"]: each for each in describe_models(entry.family)}
+    description = family[name]
+    document = sys.modules[type(model).__module__].__doc__ or ""  # python -OO leaves none
+    taps = describe_taps(model)
+    return ModelPage(
+        **description,
+        about=first_paragraph(document),
+        brought=entry.brought,
+        minimum_reason=entry.minimum_reason,
+        taps=taps,
+        output=LayerDescription(
+            name="logits",
+            module=main_output(model),
+            shape=[model.num_classes],
+            parameters=description["parameters"] - sum(tap["parameters"] for tap in taps),
+        ),
+        siblings=[
+            Sibling(name=other, parameters=each["parameters"]) for other, each in family.items() if other != name
+        ],
+        differences=differences(document, {name, entry.family} - (set(list_models()) - {name})),
+    )
+
+
+def main_output(model: Classifier) -> str:
+    """Path of the layer that makes the logits; the others of ``output_names`` are in auxiliary heads."""
+    return [path for path in model.output_names if path.partition(".")[0] not in model.auxiliary_heads][-1]
+
+
+def describe_taps(model: Classifier) -> list[LayerDescription]:
+    """The taps in the paper's order, each with the parameters of what runs between the tap before and it.
+
+    One image goes through, on whatever device the network is: on the meta device it costs no arithmetic.
+    """
+    tap_of = {model.get_submodule(tap.module): name for name, tap in model.taps.items()}
+    parameters = dict.fromkeys(model.taps, 0)
+    counted: set[nn.Module] = set()
+    since_last_tap = 0
+
+    def count(module: nn.Module, _inputs: object, _output: object) -> None:
+        nonlocal since_last_tap
+        if module not in counted:  # a module that runs twice has its weights once
+            counted.add(module)
+            since_last_tap += sum(weights.numel() for weights in module.parameters(recurse=False))
+        if module in tap_of:
+            parameters[tap_of[module]] += since_last_tap
+            since_last_tap = 0
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, model.in_channels, model.image_size, model.image_size, device=device))
+    for hook in hooks:
+        hook.remove()
+    return [
+        LayerDescription(name=name, module=tap.module, shape=list(tap.shape), parameters=parameters[name])
+        for name, tap in model.taps.items()
+    ]
+
+
+def first_paragraph(document: str) -> str:
+    """What a docstring says first, in one line.
+
+    >>> first_paragraph(model_page.__doc__)
+    'Everything that is known of a network; it is built without memory for its weights.'
+    """
+    return " ".join(document.partition("\n\n")[0].split())
+
+
+#: A section's heading, with the networks it is about, and its body: every line that is indented or empty.
+_SECTION = re.compile(r"^Differences from the papers?(?:, (.+))?\n((?:(?: .*)?\n)+)", re.MULTILINE)
+_BULLET = re.compile(r"^  - ", re.MULTILINE)
+
+
+def differences(document: str, called: Collection[str]) -> list[str]:
+    """What a file's docstring lists under "Differences from the paper", for the network that has these names.
+
+    A heading may end in the networks or families it is about; ``*`` stands for any letters.
+
+    >>> document = '''
+    ... Differences from the paper
+    ...   - One for all.
+    ...
+    ... Differences from the paper, vgg16c, *_bn
+    ...   - One that
+    ...     only these have.
+    ... '''
+    >>> differences(document, {"vgg16_bn", "vgg"})
+    ['One for all.', 'One that only these have.']
+    >>> differences(document, {"vgg16", "vgg"})
+    ['One for all.']
+    """
+    return [
+        " ".join(item.split()).replace("``", "")
+        for about, body in _SECTION.findall(f"{document}\n")
+        if not about or any(fnmatch(name, pattern) for name in called for pattern in about.split(", "))
+        for item in _BULLET.split(body)[1:]
+    ]
