@@ -5,6 +5,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -21,8 +22,12 @@ from convatlas.engine.accelerated import SHAPES_KEPT
 from convatlas.models import create_model, describe_models
 
 CHANNELS_LAST = torch.channels_last
-SMALL = [model["name"] for model in describe_models() if model["parameters"] <= 12e6]
-LARGE = [model["name"] for model in describe_models() if model["parameters"] > 12e6]
+FAMILIES = {
+    family: sorted(members, key=lambda model: model["parameters"])
+    for family, members in groupby(describe_models(), key=lambda model: model["family"])
+}
+SMALL = sorted({members[0]["name"] for members in FAMILIES.values()})
+LARGE = sorted({members[-1]["name"] for members in FAMILIES.values()} - set(SMALL))
 TORCHVISION = {
     "resnet18": 64,
     "resnet50": 64,
@@ -92,7 +97,7 @@ def assert_contract(model: nn.Module, *shape: int) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_registered_networks_compute_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
+def test_the_smallest_network_of_each_family_computes_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
     model = randomised(create_model(name, seed=0))
     side = min(model.image_size, 64)
     model = randomised(create_model(name, image_size=side, seed=0))
@@ -102,7 +107,7 @@ def test_registered_networks_compute_the_same(name: str, fallbacks: pytest.LogCa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-def test_large_registered_networks_compute_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
+def test_the_largest_network_of_each_family_computes_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
     model = randomised(create_model(name, seed=0))
     assert_contract(model, model.in_channels, model.image_size, model.image_size)
     assert not fallbacks.records

@@ -108,11 +108,11 @@ def test_differences_are_those_of_the_network() -> None:
     padded, *others = model_page("alexnet_2012")["differences"]
     assert padded == "Images are padded by 2 pixels: the paper says 224x224, and its 55x55 map needs 227."
     assert len(others) == 2
-    assert model_page("alexnet")["differences"] == []
+    assert len(model_page("alexnet")["differences"]) == 3
     assert len(model_page("lenet5_1998")["differences"]) == 4
     (modern,) = model_page("lenet5")["differences"]
     assert modern.endswith("28x28 images, padded by 2 in C1 where the paper pads the images.")
-    assert model_page("cnn5_cifar")["differences"] == []
+    assert len(model_page("cnn5_cifar")["differences"]) == 1
 
 
 def test_differences_end_where_the_indentation_does() -> None:

@@ -56,7 +56,7 @@ def test_a_name_is_registered_once() -> None:
             "alexnet",
             32,
             "alexnet needs images of at least 63x63 (an 11x11 convolution of stride 4 and three 3x3 poolings); "
-            "received 32x32. Use --image-size 63, or vgg11_bn_cifar",
+            "received 32x32. Use --image-size 63, or nin",
         ),
         (
             "vgg11_mnist",

@@ -12,6 +12,14 @@ Differences from the paper, alexnet_2012
   - Weights start from he_normal and all biases from 0, instead of N(0, 0.01) with some biases 1: small data is
     learnt from scratch.
   - The dense layers' width is computed from the image size; the paper's is 256 x 6 x 6.
+
+Differences from the paper, alexnet
+  - It is torchvision's one tower: no local response normalisation, and dropout before each hidden dense layer.
+  - Images of any size from 63x63: the feature map is averaged to 6x6 before the dense layers.
+  - Weights start from he_normal, all biases from 0.
+
+Differences from the paper, alexnet_mnist
+  - It is not the paper's: one tower of the widths of 2012, without local response normalisation, for one channel.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     create_model("cnn5_cifar")
 
-There is no paper: it is a network of tutorials, given as a list of convolutions and poolings, ending in "..." and
-dropout 0.5. Here one linear layer stands for the dots.
+Differences from the paper
+  - There is no paper: it is a network of tutorials, given as a list of convolutions and poolings, ending in "..." and
+    dropout 0.5. Here one linear layer stands for the dots.
 
 It is also known by a mistake: started with every filter at zero, its maps can never come to differ. Try
 ``convatlas.layers.initialize(model, "zeros")``.
