@@ -22,7 +22,7 @@ from convatlas.data.dataset import Dataset
 from convatlas.data.geometry import choose_geometry
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Source
-from convatlas.errors import RunError, TrainingError
+from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.layers import initialize
 from convatlas.models import create_model
 from convatlas.models.contract import Classifier
@@ -258,12 +258,20 @@ def _choose_recipe(entry: ModelEntry, source: Source, recipe: str | Path | Recip
 
 def _fresh_network(card: ModelCard, recipe: Recipe) -> Classifier:
     network = create_model(**card.model_dump(), seed=recipe.seed)
+    if recipe.memory_efficient:
+        _spare_memory(network, card.name)
     if recipe.initialization is None:
         return network
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
         initialize(network, recipe.initialization, recipe.initialization_std)
     return network
+
+
+def _spare_memory(network: Any, name: str) -> None:
+    if not hasattr(network, "memory_efficient"):
+        raise RecipeError(f"{name} has no memory-efficient form; only DenseNets have. Leave memory_efficient out")
+    network.memory_efficient = True
 
 
 def _refuse_what_is_done(run: Run, recipe: Recipe, state: TrainingState) -> None:

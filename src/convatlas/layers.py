@@ -22,6 +22,15 @@ def output_side(side: int, kernel: int, stride: int = 1, padding: int = 0) -> in
     return (side - kernel + 2 * padding) // stride + 1
 
 
+def rounded_up_side(side: int, window: int) -> int:
+    """Side after a pooling of stride 2 whose last window may stand half outside.
+
+    >>> rounded_up_side(112, window=3), rounded_up_side(7, window=2)
+    (56, 4)
+    """
+    return -((window - side) // 2) + 1
+
+
 class LocalResponseNorm(nn.LocalResponseNorm):
     """AlexNet's normalisation across neighbouring channels, with the paper's own symbols.
 

@@ -18,7 +18,6 @@ from convatlas.models import (
     Classifier,
     TrainingOutput,
     create_model,
-    describe_models,
     list_models,
     model_entry,
     outline_model,
@@ -26,7 +25,7 @@ from convatlas.models import (
 from convatlas.models.counts import count, shipped_counts
 
 BATCH, CLASSES = 2, 7
-LARGE = {model["name"] for model in describe_models() if model["parameters"] > 50e6}
+LARGE = {name for name, counts in shipped_counts().items() if counts["parameters"] > 50e6}
 
 
 def images(name: str, size: int, channels: int | None = None, device: str = "cpu") -> torch.Tensor:
@@ -109,18 +108,15 @@ def test_the_smallest_size_is_no_larger_than_it_must_be(name: str) -> None:
     """Built one pixel below in spite of the check, the network cannot run, or its feature map is made of padding."""
     entry = model_entry(name)
     small = entry.minimum_size - 1
-    feature_maps: list[torch.Tensor] = []
     try:
         with torch.device("meta"):
             model = entry.build(num_classes=CLASSES, in_channels=entry.in_channels, image_size=small).train()
-            monitored = model.head
-            model.head = lambda feature_map: monitored(feature_maps.append(feature_map) or feature_map)  # type: ignore
             model(images(name, small, device="meta"))
     except (RuntimeError, UserWarning):
         return
     own = outline_model(name).features(images(name, entry.image_size, device="meta"))
     stride = round(entry.image_size / own.shape[-1])
-    assert feature_maps[0].shape[-1] * stride > small
+    assert small < stride
 
 
 @pytest.fixture(

@@ -214,8 +214,22 @@ def test_a_frozen_normalisation_stays_frozen_in_memory_efficient_training() -> N
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    images = torch.randn(2, 3, 8, 8)
+    sparing = torch.autograd.grad(model(images).sum(), list(model.parameters()))
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    model.memory_efficient = False
+    usual = torch.autograd.grad(model(images).sum(), list(model.parameters()))
+    torch.testing.assert_close(sparing, usual)
+
+
+def test_a_graph_that_is_retained_gives_its_gradients_twice() -> None:
+    model = create_model("densenet40_12", seed=0).train()
+    assert isinstance(model, DenseNet)
+    model.memory_efficient = True
+    logits = model(torch.randn(2, 3, 8, 8)).sum()
+    once, again = (torch.autograd.grad(logits, list(model.parameters()), retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(once, again)
+    assert model.get_buffer("features.denseblock1.denselayer1.norm1.num_batches_tracked") == 1
 
 
 def test_a_trace_does_not_lose_the_sparing_of_memory() -> None:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from convatlas.layers import rounded_up_side
 from convatlas.models import create_model, outline_model
 from convatlas.models.counts import count
-from convatlas.models.nin import pooled_side
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_output_sizes_for_imagenet() -> None:
 def test_pooling_rounds_up(kind: type[nn.MaxPool2d | nn.AvgPool2d]) -> None:
     pool = kind(3, stride=2, ceil_mode=True)
     for side in range(2, 40):
-        assert pool(torch.zeros(1, 1, side, side)).shape[-1] == pooled_side(side)
+        assert pool(torch.zeros(1, 1, side, side)).shape[-1] == rounded_up_side(side, window=3)
 
 
 def test_dropout_after_every_mlpconv_layer_of_cifar_but_the_last() -> None:

@@ -17,6 +17,16 @@ NAMES = set(
     vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn vgg11_lrn vgg16c vgg16c_bn
     vgg11_cifar_fc vgg13_cifar_fc vgg16c_cifar_fc vgg16_cifar_fc vgg19_cifar_fc
     vgg11_bn_cifar vgg13_bn_cifar vgg16_bn_cifar vgg19_bn_cifar vgg10_cifar vgg11_mnist cnn5_cifar
+    nin nin_imagenet googlenet googlenet_2014 googlenet_cifar bn_inception se_inception
+    inception_v3 inception_v4 inception_resnet_v1 inception_resnet_v2
+    resnet18 resnet34 resnet50 resnet101 resnet152 resnet50_v1 resnet101_v1 resnet152_v1 resnet34_a resnet34_c
+    resnet20 resnet32 resnet44 resnet56 resnet110 resnet1202 resnet18_cifar resnet18_s2 plain18 plain34 plain20 plain56
+    preresnet18 preresnet50 preresnet152 preresnet110 preresnet164 preresnet1001
+    resnext50_32x4d resnext101_32x8d resnext101_64x4d resnext29_8x64d resnext29_16x64d
+    wide_resnet50_2 wide_resnet101_2 wide_resnet16_8 wide_resnet28_10 wide_resnet40_4
+    seresnet50 seresnet101 seresnet152 seresnext50_32x4d seresnext101_32x4d seresnet20 seresnet110
+    densenet121 densenet161 densenet169 densenet201 densenet40_12 densenet_bc100_12 densenet_bc190_40
+    mobilenet_v1 mobilenet_v2
 """.split()  # noqa: SIM905
 )
 
@@ -36,6 +46,12 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         create_model("vgg61")
     with pytest.raises(UnknownNameError, match=r"no model family named 'vggs'; did you mean vgg\?"):
         list_models("vggs")
+
+
+def test_a_network_that_nobody_counted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convatlas.models.registry.shipped_counts", dict)
+    with pytest.raises(ConvatlasError, match=r"lenet5_1998 is not in models/counts\.json"):
+        describe_models()
 
 
 def test_a_name_is_registered_once() -> None:

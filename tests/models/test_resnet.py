@@ -83,6 +83,13 @@ def test_parameters(name: str, number: int) -> None:
     assert parameters(name) == number
 
 
+def test_a_thousand_preactivated_layers_have_their_parameters_where_the_paper_counts_them() -> None:
+    """He et al. 2016 say 10.2 M for preresnet1001: its convolutions and its dense layer."""
+    model = outline_model("preresnet1001")
+    normalised = sum(weights.numel() for weights in model.parameters() if weights.dim() == 1) - model.num_classes
+    assert parameters("preresnet1001") - normalised == 10_178_490
+
+
 @pytest.mark.parametrize(
     ("name", "millions"),
     [

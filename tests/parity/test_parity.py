@@ -53,3 +53,6 @@ def test_the_page_names_every_comparison() -> None:
     table = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     rows = {(model.strip(" `"), library.split()[0], theirs.strip(" `")) for _, model, library, theirs, *_ in table}
     assert rows == {(case.model, case.library, case.their_name) for case in CASES}
+    numbers = [float(number) for row in table for number in row[6:9]]
+    assert len(numbers) == 3 * len(CASES)
+    assert max(numbers) <= TOLERANCE

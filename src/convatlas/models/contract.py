@@ -85,7 +85,8 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.replace_output_layers(num_classes)
         self.initialize_output()
-        self.to(like.device, like.dtype)
+        for name in self.output_names:
+            self.get_submodule(name).to(like.device, like.dtype)
 
     def replace_output_layers(self, num_classes: int) -> None:
         """Exchange the layers named in ``output_names``, linear ones or 1x1 convolutions, for others as wide."""
@@ -148,3 +149,69 @@ class ConvDenseClassifier(Classifier):
     def replace_output_layers(self, num_classes: int) -> None:
         """Exchange the output layers, with what goes with them."""
         self.put_output_layers(num_classes)
+
+
+class TrunkClassifier(Classifier):
+    """Layers one after another, the average of each map, dropout, one dense layer.
+
+    In training, heads on inner layers name the class as well. A network adds its children in the order that its
+    state dict has them: ``add_layer``, ``add_auxiliary_head``, ``add_output``.
+    """
+
+    auxiliary_weight: float
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+        super().__init__(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        self.trunk: tuple[str, ...] = ()  # names of the layers, first to last
+        self.heads_after: Mapping[str, str] = {}  # layer -> the head on its output
+        self.channels, self.side = in_channels, image_size  # of the map after the last layer
+        self.taps = {}
+        self.output_names = ()
+
+    def add_layer(
+        self, tap: str, layer: nn.Module, channels: int | None = None, side: int | None = None, name: str | None = None
+    ) -> None:
+        """Put a layer at the trunk's end, with ``channels`` and ``side`` of its output where it changes them."""
+        name = name or tap
+        self.add_module(name, layer)
+        self.trunk += (name,)
+        self.channels, self.side = channels or self.channels, self.side if side is None else side
+        self.taps = {**self.taps, tap: Tap(name, (self.channels, self.side, self.side))}
+
+    def add_auxiliary_head(self, name: str, layer: str, head: nn.Module, output: str) -> None:
+        """Put a head on a layer of the trunk; ``output`` is the dense layer in it that names the class."""
+        self.add_module(name, head)
+        self.heads_after = {**self.heads_after, layer: name}
+        self.auxiliary_heads += (name,)
+        self.output_names += (f"{name}.{output}",)
+
+    def add_output(self, dropout: float) -> None:
+        """[N, channels, h, w] -> [N, num_classes]."""
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(self.channels, self.num_classes)
+        self.output_names += ("fc",)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, in_channels, H, W] -> the last feature map [N, C, h, w]."""
+        maps = images
+        for name in self.trunk:
+            maps = getattr(self, name)(maps)
+        return maps
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Feature map [N, C, h, w] -> logits [N, num_classes]."""
+        logits: torch.Tensor = self.fc(self.dropout(torch.flatten(self.avgpool(feature_map), 1)))
+        return logits
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | TrainingOutput:  # type: ignore[override]
+        """Images [N, in_channels, H, W] -> logits [N, num_classes]; in training those of the heads beside them."""
+        if not (self.training and self.auxiliary_heads):
+            return self.head(self.features(images))
+        maps = images
+        auxiliary: list[torch.Tensor] = []
+        for name in self.trunk:
+            maps = getattr(self, name)(maps)
+            if name in self.heads_after:
+                auxiliary.append(getattr(self, self.heads_after[name])(maps))
+        return TrainingOutput(self.head(maps), tuple(auxiliary), self.auxiliary_weight)

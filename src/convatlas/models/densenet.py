@@ -26,8 +26,7 @@ Differences from the paper, densenet121_cifar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -116,21 +115,27 @@ class DenseLayer(nn.Module):
             *features,
             use_reentrant=False,
             preserve_rng_state=False,  # nothing in it is random
-            context_fn=lambda: (nullcontext(), on_copies_of_statistics(self.norm1)),
+            context_fn=lambda: (nullcontext(), OnCopiesOfStatistics(self.norm1)),
         )
 
 
-@contextmanager
-def on_copies_of_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Let a batch that a normalisation has counted pass through it again without being counted again."""
-    statistics = dict(norm.named_buffers(recurse=False))
-    for name, buffer in statistics.items():
-        setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for name, buffer in statistics.items():
-            setattr(norm, name, buffer)
+class OnCopiesOfStatistics:
+    """Lets a batch that a normalisation has counted pass through it again without being counted again.
+
+    Entered once a backward pass, of which a graph that is retained may have several.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        self.norm = norm
+
+    def __enter__(self) -> None:
+        self.statistics = dict(self.norm.named_buffers(recurse=False))
+        for name, buffer in self.statistics.items():
+            setattr(self.norm, name, buffer.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for name, buffer in self.statistics.items():
+            setattr(self.norm, name, buffer)
 
 
 class DenseBlock(nn.ModuleDict):

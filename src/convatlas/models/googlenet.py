@@ -52,8 +52,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from convatlas.layers import ConvNormReLU, LocalResponseNorm, SqueezeExcite, output_side
-from convatlas.models.contract import Classifier, Tap, TrainingOutput
+from convatlas.layers import ConvNormReLU, LocalResponseNorm, SqueezeExcite, output_side, rounded_up_side
+from convatlas.models.contract import TrunkClassifier
 from convatlas.models.registry import ModelEntry, Published, register
 
 
@@ -194,72 +194,6 @@ VARIANTS = {
 }
 
 
-class TrunkClassifier(Classifier):
-    """Layers one after another, the average of each map, dropout, one dense layer.
-
-    In training, heads on inner layers name the class as well. A network adds its children in the order that its
-    state dict has them: ``add_layer``, ``add_auxiliary_head``, ``add_output``.
-    """
-
-    auxiliary_weight: float
-
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
-        super().__init__(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-        self.trunk: tuple[str, ...] = ()  # names of the layers, first to last
-        self.heads_after: Mapping[str, str] = {}  # layer -> the head on its output
-        self.channels, self.side = in_channels, image_size  # of the map after the last layer
-        self.taps = {}
-        self.output_names = ()
-
-    def add_layer(
-        self, tap: str, layer: nn.Module, channels: int | None = None, side: int | None = None, name: str | None = None
-    ) -> None:
-        """Put a layer at the trunk's end, with ``channels`` and ``side`` of its output where it changes them."""
-        name = name or tap
-        self.add_module(name, layer)
-        self.trunk += (name,)
-        self.channels, self.side = channels or self.channels, self.side if side is None else side
-        self.taps = {**self.taps, tap: Tap(name, (self.channels, self.side, self.side))}
-
-    def add_auxiliary_head(self, name: str, layer: str, head: nn.Module, output: str) -> None:
-        """Put a head on a layer of the trunk; ``output`` is the dense layer in it that names the class."""
-        self.add_module(name, head)
-        self.heads_after = {**self.heads_after, layer: name}
-        self.auxiliary_heads += (name,)
-        self.output_names += (f"{name}.{output}",)
-
-    def add_output(self, dropout: float) -> None:
-        """[N, channels, h, w] -> [N, num_classes]."""
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(self.channels, self.num_classes)
-        self.output_names += ("fc",)
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, in_channels, H, W] -> the last feature map [N, C, h, w]."""
-        maps = images
-        for name in self.trunk:
-            maps = getattr(self, name)(maps)
-        return maps
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Feature map [N, C, h, w] -> logits [N, num_classes]."""
-        logits: torch.Tensor = self.fc(self.dropout(torch.flatten(self.avgpool(feature_map), 1)))
-        return logits
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor | TrainingOutput:  # type: ignore[override]
-        """Images [N, in_channels, H, W] -> logits [N, num_classes]; in training those of the heads beside them."""
-        if not (self.training and self.auxiliary_heads):
-            return self.head(self.features(images))
-        maps = images
-        auxiliary: list[torch.Tensor] = []
-        for name in self.trunk:
-            maps = getattr(self, name)(maps)
-            if name in self.heads_after:
-                auxiliary.append(getattr(self, self.heads_after[name])(maps))
-        return TrainingOutput(self.head(maps), tuple(auxiliary), self.auxiliary_weight)
-
-
 class GoogLeNet(TrunkClassifier):
     """A stem of convolutions, nine or ten modules, one dense layer.
 
@@ -385,15 +319,6 @@ def convolution(
         return ConvNormReLU(in_channels, out_channels, kernel, stride, kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
     return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU(inplace=True)))
-
-
-def rounded_up_side(side: int, window: int) -> int:
-    """Side after a pooling of stride 2 whose last window may stand half outside.
-
-    >>> rounded_up_side(112, window=3), rounded_up_side(7, window=2)
-    (56, 4)
-    """
-    return -((window - side) // 2) + 1
 
 
 PUBLISHED = {

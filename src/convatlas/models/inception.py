@@ -26,7 +26,7 @@ Differences from the paper, inception_v3
   - torchvision can change images from its own normalisation to that of the weights (``transform_input``); here that
     belongs to the data.
 
-Differences from the paper, inception_v4
+Differences from the paper, inception_v4, inception_resnet_v2
   - There is no auxiliary head: the paper draws none, and TF-slim adds one.
 
 Differences from the paper, inception_resnet_v1
@@ -52,7 +52,8 @@ import torch
 from torch import nn
 
 from convatlas.layers import ConvNormReLU, output_side
-from convatlas.models.googlenet import Paper, TrunkClassifier
+from convatlas.models.contract import TrunkClassifier
+from convatlas.models.googlenet import Paper
 from convatlas.models.registry import ModelEntry, Published, register
 
 

@@ -31,7 +31,7 @@ from itertools import count
 import torch
 from torch import nn
 
-from convatlas.layers import output_side
+from convatlas.layers import output_side, rounded_up_side
 from convatlas.models.contract import Classifier, Tap
 from convatlas.models.registry import ModelEntry, Published, register
 
@@ -124,7 +124,7 @@ def feature_layers(variant: NiNVariant, in_channels: int, side: int) -> tuple[nn
             channels = width
             add(f"cccp{next(pointwise)}", activated(across, variant.batch_norm))
         if row.pool is not None:
-            side = pooled_side(side)
+            side = rounded_up_side(side, window=3)
             add(f"pool{number}", row.pool(3, stride=2, ceil_mode=True))
         if row.dropout:
             layers[f"drop{number}"] = nn.Dropout(0.5)
@@ -137,15 +137,6 @@ def activated(conv: nn.Conv2d, batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(conv, *norm, nn.ReLU(inplace=True))
 
 
-def pooled_side(side: int) -> int:
-    """Side of what a 3x3 pooling of stride 2 makes; a last window that is partly outside counts, as in Caffe.
-
-    >>> pooled_side(32), pooled_side(54)
-    (16, 27)
-    """
-    return side // 2
-
-
 def final_side(variant: NiNVariant, image_size: int) -> int:
     """Side of the class maps.
 
@@ -155,7 +146,7 @@ def final_side(variant: NiNVariant, image_size: int) -> int:
     side = image_size
     for row in variant.layers:
         side = output_side(side, row.kernel, row.stride, row.padding)
-        side = pooled_side(side) if row.pool is not None else side
+        side = rounded_up_side(side, window=3) if row.pool is not None else side
     return side
 
 

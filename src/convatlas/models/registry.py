@@ -21,7 +21,7 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """An accuracy that somebody has published: top-1, in percent, of one image each."""
+    """An accuracy that somebody has published: top-1, in percent; the source says if of several crops."""
 
     accuracy: float
     data: str  # "ImageNet", "CIFAR-10"
@@ -180,8 +180,14 @@ def describe_models(family: str | None = None) -> list[ModelDescription]:
     in training; ``buffers`` the floating-point numbers that come with them and are not trained (running means and
     variances of batch normalisation, LeNet-5's output codes); ``macs`` the multiply-adds of one image.
     """
+    return [_describe(model_entry(name), _counts_of(name)) for name in list_models(family)]
+
+
+def _counts_of(name: str) -> Counts:
     counts = shipped_counts()
-    return [_describe(model_entry(name), counts[name]) for name in list_models(family)]
+    if name not in counts:
+        raise ConvatlasError(f"{name} is not in models/counts.json; write it anew as CONTRIBUTING.md says")
+    return counts[name]
 
 
 def _describe(entry: ModelEntry, counts: Counts) -> ModelDescription:

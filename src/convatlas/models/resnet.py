@@ -20,6 +20,9 @@ Differences from the papers, resnet50, resnet101, resnet152, seresnet50, seresne
 Differences from the papers, resnet34_a, resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202
   - The channels of zeros on shortcuts come after those that are there; the paper does not say where.
 
+Differences from the papers, resnet1202
+  - A fresh one overflows in evaluation: until batch norms have seen images, 600 blocks add up. Training is not touched.
+
 Differences from the papers, resnet18_cifar
   - The paper's networks for small images are resnet20 to resnet1202. This popular form is its ResNet-18 with a 3x3
     convolution of stride 1 and no pooling for a stem.
@@ -44,6 +47,9 @@ Differences from the papers, resnext29_8x64d, resnext29_16x64d
 Differences from the papers, seresnet18, seresnet34, seresnet20, seresnet110
   - The hidden layer of squeeze-and-excitation has 8 units at least, as timm's, which is more than a sixteenth of the
     first stages' channels.
+
+Differences from the papers, seresnet110
+  - It is pre-activated, as preresnet110.
 
 Differences from the papers, seresnet18, seresnet34, seresnet20
   - It is not in the paper, and follows seresnet50 and seresnet110.
@@ -430,8 +436,8 @@ FAMILIES = {
     "senet": Family(
         2017,
         "Hu, Shen & Sun 2018, arXiv 1709.01507",
-        "Attention to channels: each is scaled by what the whole map contains, for a few per cent more parameters. It "
-        "won ILSVRC-2017.",
+        "Attention to channels: each is scaled by what the whole map contains, for a tenth more parameters and hardly "
+        "any arithmetic. It won ILSVRC-2017.",
     ),
 }
 

@@ -81,7 +81,11 @@ class Learner:
         return self.average.module if self.average is not None else self.bare_model
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
-        """One optimiser step; returns float64 [2]: this process's summed loss, and its number of right answers."""
+        """One optimiser step; returns float64 [2]: this process's summed loss, and its number of right answers.
+
+        Both are of the network's own logits: a loss with those of auxiliary heads in it could not be compared with the
+        validation's, nor with that of guessing.
+        """
         torch.manual_seed(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -89,10 +93,9 @@ class Learner:
         # a network with auxiliary heads returns their logits beside its own, and what their losses count
         logits, auxiliary, weight = (output, (), 0.0) if isinstance(output, Tensor) else output
         loss = self._summed_loss(logits, batch.labels)
-        for head in auxiliary:
-            loss = loss + weight * self._summed_loss(head, batch.labels)
+        objective = sum((weight * self._summed_loss(head, batch.labels) for head in auxiliary), start=loss)
         # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
-        self.accelerator.backward(loss / batch.global_size * self.world)
+        self.accelerator.backward(objective / batch.global_size * self.world)
         if self.recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()

@@ -70,6 +70,7 @@ class Recipe(BaseModel):
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
+    memory_efficient: bool = False  # compute some of a DenseNet's maps twice instead of keeping them
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
