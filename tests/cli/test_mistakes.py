@@ -37,7 +37,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "lenet5", "--data", "digits", "--set", "lr=1"], "no setting named 'lr'"),
         (["train", "lenet5", "--data", "digits", "--set", "learning_rate"], "--set takes key=value"),
         (["train", "lenet5", "--data", "digits", "--image-size", "28", "--set", "initialization=hee"], "he_normal"),
-        (["train", "lenet5", "--data", "digits", "--image-size", "28", "--set", "memory_efficient=true"], "only DenseNets"),
+        (
+            ["train", "lenet5", "--data", "digits", "--image-size", "28", "--set", "memory_efficient=true"],
+            "only DenseNets",
+        ),
         (["train", "lenet5", "--data", "digits", "--time-budget", "soon"], "--time-budget takes a duration such as"),
         (["train", "lenet5", "--data", "digits", "--epochs", "0"], "epochs"),
         (["train", "lenet5", "--data", "digits", "--epochs", "2", "--time-budget", "1m"], "exactly one of"),
