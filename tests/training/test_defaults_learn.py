@@ -1,4 +1,4 @@
-"""Every family leaves the loss of guessing with its default recipe; plain VGG and AlexNet are the hard ones."""
+"""Networks leave the loss of guessing with their default recipes; plain VGG and AlexNet are the hard ones."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection
-from fnmatch import fnmatch
 from typing import TypedDict
 
 import torch
@@ -142,13 +141,13 @@ _BULLET = re.compile(r"^  - ", re.MULTILINE)
 def differences(document: str, called: Collection[str]) -> list[str]:
     """What a file's docstring lists under "Differences from the paper", for the network that has these names.
 
-    A heading may end in the networks or families it is about; ``*`` stands for any letters.
+    A heading may end in the networks or families it is about.
 
     >>> document = '''
     ... Differences from the paper
     ...   - One for all.
     ...
-    ... Differences from the paper, vgg16c, *_bn
+    ... Differences from the paper, vgg16c, vgg16_bn
     ...   - One that
     ...     only these have.
     ... '''
@@ -160,6 +159,6 @@ def differences(document: str, called: Collection[str]) -> list[str]:
     return [
         " ".join(item.split()).replace("``", "")
         for about, body in _SECTION.findall(f"{document}\n")
-        if not about or any(fnmatch(name, pattern) for name in called for pattern in about.split(", "))
+        if not about or any(name in called for name in about.split(", "))
         for item in _BULLET.split(body)[1:]
     ]
