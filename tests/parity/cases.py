@@ -118,9 +118,9 @@ AVERAGE = Adaptation(
     "Keras' average pooling leaves the padding out at the edges, ours counts its zeros: ours is set to leave it out.",
     count_no_padding,
 )
-UNBOUNDED = Adaptation("ReLU", "Keras' has ReLU6, the paper ReLU: it is set to ReLU.", let_relu_be_unbounded)
+UNBOUNDED = Adaptation("unbounded", "Keras' has ReLU6, the paper ReLU: it is set to ReLU.", let_relu_be_unbounded)
 TIMM_RELU = Adaptation(
-    "ReLU", "timm's has ReLU6, the paper ReLU: it is told to take ReLU.", options={"act_layer": "relu"}
+    "ReLU option", "timm's has ReLU6, the paper ReLU: it is told to take ReLU.", options={"act_layer": "relu"}
 )
 POOLING = Adaptation(
     "pooling",

@@ -54,7 +54,7 @@ from torch import nn
 
 from convatlas.layers import ConvNormReLU, LocalResponseNorm, SqueezeExcite, output_side, rounded_up_side
 from convatlas.models.contract import TrunkClassifier
-from convatlas.models.registry import ModelEntry, Published, register
+from convatlas.models.registry import ModelEntry, Paper, Published, register
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,6 @@ class Widths:
     def out_channels(self, in_channels: int) -> int:
         """Channels of the concatenated map."""
         return self.conv1x1 + self.conv3x3 + self.conv5x5 + (self.projection or in_channels)
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a network comes from, and what was new in it."""
-
-    family: str
-    year: int
-    citation: str
-    brought: str
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ from torch import nn
 
 from convatlas.layers import ConvNormReLU, output_side
 from convatlas.models.contract import TrunkClassifier
-from convatlas.models.googlenet import Paper
-from convatlas.models.registry import ModelEntry, Published, register
+from convatlas.models.registry import ModelEntry, Paper, Published, register
 
 
 class Layer(Protocol):

@@ -39,7 +39,7 @@ from torch import nn
 
 from convatlas.layers import output_side
 from convatlas.models.contract import Classifier, Tap
-from convatlas.models.registry import ModelEntry, Published, register
+from convatlas.models.registry import ModelEntry, Paper, Published, register
 
 
 @dataclass(frozen=True)
@@ -188,13 +188,19 @@ def feature_layers(variant: MobileNetVariant, in_channels: int, side: int) -> tu
 
 
 PAPERS = {
-    1: (2017, "Howard et al. 2017, arXiv 1704.04861"),
-    2: (2018, "Sandler et al. 2018, arXiv 1801.04381"),
-}
-BROUGHT = {
-    1: "Depthwise separable convolutions throughout: a ninth of the arithmetic for one point of accuracy, small enough "
-    "for a phone.",
-    2: "Inverted residuals with linear bottlenecks: shortcuts join narrow maps, wide ones exist only inside a block.",
+    1: Paper(
+        "mobilenet",
+        2017,
+        "Howard et al. 2017, arXiv 1704.04861",
+        "Depthwise separable convolutions throughout: a ninth of the arithmetic for one point of accuracy, small "
+        "enough for a phone.",
+    ),
+    2: Paper(
+        "mobilenet",
+        2018,
+        "Sandler et al. 2018, arXiv 1801.04381",
+        "Inverted residuals with linear bottlenecks: shortcuts join narrow maps, wide ones exist only inside a block.",
+    ),
 }
 PUBLISHED = {
     "mobilenet_v1": Published(70.6, "ImageNet", "Howard et al. 2017, Table 4"),
@@ -205,13 +211,13 @@ PUBLISHED = {
 
 def _register(name: str, variant: MobileNetVariant) -> None:
     halvings = [variant.stem_stride, *(stage.stride for stage in variant.stages)].count(2)
-    year, paper = PAPERS[variant.version]
+    paper = PAPERS[variant.version]
     register(
         ModelEntry(
             name=name,
-            family="mobilenet",
-            year=year,
-            paper=paper,
+            family=paper.family,
+            year=paper.year,
+            paper=paper.citation,
             image_size=variant.image_size,
             in_channels=3,
             num_classes=variant.num_classes,
@@ -219,7 +225,7 @@ def _register(name: str, variant: MobileNetVariant) -> None:
             minimum_reason=f"{({3: 'three', 4: 'four', 5: 'five'})[halvings]} convolutions of stride 2",
             recipe="mobilenet",
             build=partial(MobileNet, variant),
-            brought=BROUGHT[variant.version],
+            brought=paper.brought,
             published=PUBLISHED.get(name),
         )
     )

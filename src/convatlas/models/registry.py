@@ -29,6 +29,16 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Paper:
+    """Where networks come from, and what was new in them."""
+
+    family: str
+    year: int
+    citation: str
+    brought: str
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """One registered network. Sizes are sides of square images, in pixels."""
 

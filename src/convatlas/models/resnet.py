@@ -66,7 +66,7 @@ from torch import nn
 
 from convatlas.layers import SqueezeExcite, output_side
 from convatlas.models.contract import Classifier, Tap
-from convatlas.models.registry import ModelEntry, Published, register
+from convatlas.models.registry import ModelEntry, Paper, Published, register
 
 
 @dataclass(frozen=True)
@@ -393,53 +393,51 @@ def taps(variant: ResNetVariant, image_size: int) -> dict[str, Tap]:
     return found
 
 
-@dataclass(frozen=True)
-class Family:
-    """What the networks of one paper share in the registry."""
-
-    year: int
-    paper: str
-    brought: str
-
-
 HE_2015 = "He, Zhang, Ren & Sun 2015, arXiv 1512.03385"
-FAMILIES = {
-    "resnet": Family(
+PAPERS = (
+    Paper(
+        "resnet",
         2015,
         HE_2015,
         "Shortcuts: a block learns what to add to its input, so that a deeper network trains better instead of worse. "
         "152 layers won ILSVRC-2015.",
     ),
-    "plain": Family(
+    Paper(
+        "plain",
         2015,
         HE_2015,
         "The control of the experiment: the layers of a ResNet without its shortcuts. The deeper one has the higher "
         "training error, which is the problem that shortcuts solve.",
     ),
-    "preresnet": Family(
+    Paper(
+        "preresnet",
         2016,
         "He, Zhang, Ren & Sun 2016, arXiv 1603.05027",
         "Normalisation and ReLU before each convolution leave the shortcuts untouched from end to end: a thousand "
         "layers train.",
     ),
-    "wide_resnet": Family(
+    Paper(
+        "wide_resnet",
         2016,
         "Zagoruyko & Komodakis 2016, arXiv 1605.07146",
         "Width for depth: 16 wide layers do as well as a thousand thin ones, and train several times faster.",
     ),
-    "resnext": Family(
+    Paper(
+        "resnext",
         2016,
         "Xie et al. 2016, arXiv 1611.05431",
         "Cardinality: a block is a sum of many narrow branches, which is one grouped convolution. More branches help "
         "more than more depth or width.",
     ),
-    "senet": Family(
+    Paper(
+        "senet",
         2017,
         "Hu, Shen & Sun 2018, arXiv 1709.01507",
         "Attention to channels: each is scaled by what the whole map contains, for a tenth more parameters and hardly "
         "any arithmetic. It won ILSVRC-2017.",
     ),
-}
+)
+PAPER_OF = {paper.family: paper for paper in PAPERS}
 
 _TORCHVISION = {
     "resnet18": 69.758, "resnet34": 73.314, "resnet50": 76.130, "resnet101": 77.374, "resnet152": 78.312,
@@ -485,13 +483,13 @@ PUBLISHED = {
 
 
 def _register(name: str, variant: ResNetVariant) -> None:
-    family = FAMILIES[variant.family]
+    paper = PAPER_OF[variant.family]
     register(
         ModelEntry(
             name=name,
             family=variant.family,
-            year=family.year,
-            paper=family.paper,
+            year=paper.year,
+            paper=paper.citation,
             image_size=variant.image_size,
             in_channels=3,
             num_classes=variant.num_classes,
@@ -499,7 +497,7 @@ def _register(name: str, variant: ResNetVariant) -> None:
             minimum_reason=f"its strides multiply to {variant.total_stride}",
             recipe="resnet" if variant.stem == IMAGENET else "resnet-cifar",
             build=partial(ResNet, variant),
-            brought=family.brought,
+            brought=paper.brought,
             published=PUBLISHED.get(name),
         )
     )
