@@ -34,6 +34,10 @@ class TrainingError(ConvatlasError):
     """Training that cannot go on, such as a loss that is no longer finite."""
 
 
+class InspectionError(ConvatlasError):
+    """A module that cannot be inspected, or of which what is asked is not known."""
+
+
 class StorageError(ConvatlasError):
     """The disk refused a write; what was there before is untouched."""
 
@@ -44,7 +48,8 @@ def unknown_name(kind: str, received: str, known: Iterable[str], see: str = "") 
     >>> print(unknown_name("model", "vgg61", ["vgg11", "vgg16"], see="convatlas models"))
     there is no model named 'vgg61'; did you mean vgg16, vgg11? `convatlas models` lists them all
     """
-    near = difflib.get_close_matches(received, list(known), n=3)
+    known = list(known)
+    near = difflib.get_close_matches(received, known, n=3)
     meant = f"; did you mean {', '.join(near)}?" if near else ";"
     everything = f" `{see}` lists them all" if see else f" Known: {', '.join(sorted(known))}"
     return UnknownNameError(f"there is no {kind} named {received!r}{meant}{everything}")
