@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convatlas.api import evaluate, load, resume, train
+    from convatlas.api import evaluate, inspect, load, resume, train
     from convatlas.data import open_source
     from convatlas.errors import ConvatlasError
+    from convatlas.inspection import Inspection
     from convatlas.models import Classifier, create_model, list_models
     from convatlas.runs import Prediction, Run
     from convatlas.training.metrics import Evaluation
@@ -25,11 +26,13 @@ __all__ = [
     "Classifier",
     "ConvatlasError",
     "Evaluation",
+    "Inspection",
     "Prediction",
     "Recipe",
     "Run",
     "create_model",
     "evaluate",
+    "inspect",
     "list_models",
     "list_recipes",
     "load",
@@ -43,11 +46,13 @@ _HOMES = {
     "Classifier": "models",
     "ConvatlasError": "errors",
     "Evaluation": "training.metrics",
+    "Inspection": "inspection",
     "Prediction": "runs",
     "Recipe": "training.recipe",
     "Run": "runs",
     "create_model": "models",
     "evaluate": "api",
+    "inspect": "api",
     "list_models": "models",
     "list_recipes": "training.recipe",
     "load": "api",

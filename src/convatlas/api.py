@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from convatlas.acceleration import Engine, EngineCard, known_engine, settle
 from convatlas.assessment import assess, dataset_of, test_once, write_report
@@ -23,11 +25,14 @@ from convatlas.data.geometry import choose_geometry
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Source
 from convatlas.errors import RecipeError, RunError, TrainingError
+from convatlas.examination import inspect_subject
+from convatlas.inspection import Inspection
 from convatlas.layers import initialize
 from convatlas.models import create_model
 from convatlas.models.contract import Classifier
 from convatlas.models.registry import ModelEntry, model_entry
 from convatlas.runs import Card, DataCard, ModelCard, Run, describe_environment, refuse_taken, timestamp
+from convatlas.subjects import open_subject
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.fit import fit
@@ -40,7 +45,7 @@ from convatlas.training.recipe import Recipe, default_recipe, load_recipe, parse
 SKIPPED_NAMES_SHOWN = 5
 
 
-def train(
+def train(  # noqa: PLR0913, what a person may want to say
     model: str,
     data: str | Path,
     *,
@@ -49,6 +54,7 @@ def train(
     out: str | Path | None = None,
     strict: bool = False,
     engine: Engine = "auto",
+    memory: str | int | None = None,
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
@@ -66,6 +72,7 @@ def train(
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
         engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
+        memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
         watch: follows the training; a live display when left out.
         **settings: changes to the recipe, such as ``epochs=5``, ``time_budget=600`` (seconds) or ``seed=1``.
 
@@ -73,6 +80,7 @@ def train(
         ConvatlasError: whatever a person can mend, in one line.
     """
     known_engine(engine)  # before the images: a mistake is an error at once
+    limit = _memory_limit(memory)
     entry = model_entry(model)
     source = open_source(data)
     chosen = _choose_recipe(entry, source, recipe).updated(**settings)
@@ -95,6 +103,14 @@ def train(
                 watch=watching.decoding if is_main() else None,
             )
         preprocessing = Preprocessing.named(chosen.normalization, dataset.train, crop=geometry.crop)
+        if limit is not None:
+            from convatlas.memory_budget import fit_recipe
+
+            chosen, finding = fit_recipe(
+                limit, network, chosen, dataset, preprocessing, engine=engine, asked=settings.keys()
+            )
+            if finding is not None:
+                watching.finding(finding)
         shape = batch_shape(chosen, dataset, preprocessing)
         card = Card(
             created=timestamp(),
@@ -168,6 +184,34 @@ def load(run: str | Path) -> Run:
     return Run.open(run)
 
 
+def inspect(
+    what: str | Path | nn.Module | Run,
+    example: torch.Tensor | Sequence[Any] | None = None,
+    *,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    batch_size: int | None = None,
+) -> Inspection:
+    """The truth about a network before training: shapes, parameters, cost, receptive field, memory.
+
+    >>> inspect("vgg16").layer("conv5_3").receptive_field.size
+    (196, 196)
+    >>> inspect(torch.nn.Conv2d(3, 8, 3), (3, 32, 32)).macs
+    194400
+
+    Args:
+        what: a registered network, a run, "path.py:factory", or any module.
+        example: what a module is called with: a tensor, several, or the shape of an image, (3, 224, 224) when left out.
+        image_size, num_classes: of a registered network.
+        batch_size: for which memory is planned; the recipe's, or 32, when left out.
+
+    Raises:
+        ConvatlasError: there is no such network, or it cannot be called with such an input; says where it fails.
+    """
+    subject = open_subject(what, example, image_size=image_size, num_classes=num_classes)
+    return inspect_subject(subject, batch_size=batch_size)
+
+
 def evaluate(
     run: str | Path | Run, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
 ) -> Evaluation:
@@ -181,6 +225,14 @@ def evaluate(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     return assess(opened, data=data, ten_crop=ten_crop, engine=engine).evaluation
+
+
+def _memory_limit(memory: str | int | None) -> int | None:
+    if memory is None or isinstance(memory, int):
+        return memory
+    from convatlas.memory_budget import parse_memory
+
+    return parse_memory(memory)
 
 
 def _engine(

@@ -25,6 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, read-only or otherwise refused the write.
     """
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a directory. Name a file in it")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,10 @@ from typing import NoReturn
 import typer
 from typer._click.exceptions import ClickException  # Typer's own error base, which it does not export
 
+from convatlas.cli.compare_models import compare_models
 from convatlas.cli.data import app as data
 from convatlas.cli.evaluate import evaluate
+from convatlas.cli.inspect import inspect
 from convatlas.cli.models import models
 from convatlas.cli.predict import predict
 from convatlas.cli.recipes import recipes
@@ -32,6 +34,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(models)
+app.command()(inspect)
+app.command("compare-models")(compare_models)
 app.command()(recipes)
 app.command()(runs)
 app.add_typer(data, name="data")

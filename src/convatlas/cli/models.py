@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convatlas.cli.text import READABLE, UNBROKEN, Row, aligned, labelled, print_lines, rounded
 from convatlas.errors import ConvatlasError, unknown_name
 
 if TYPE_CHECKING:
@@ -19,12 +20,8 @@ if TYPE_CHECKING:
     from convatlas.models.registry import PublishedDescription
 
 WIDE = 100  # columns from which the list has room for the recipes
-READABLE = 100  # columns that prose takes at most
 MOST_LAYERS = 30  # a longer table has its runs of equal layers folded
 SHORTEST_RUN = 4
-UNBROKEN = "\N{NO-BREAK SPACE}"
-
-Row = tuple[str, ...]
 
 
 def models(
@@ -81,14 +78,14 @@ def print_catalogue(descriptions: Sequence[ModelDescription], console: Console) 
     heading = ("network", "image", "params", "MACs", *(["recipe"] if wide else []), "published top-1")
     rows = [_catalogue_row(model, wide) for model in descriptions]
     first, *lines = (_cut(f"  {line}", console.width) for line in aligned([heading, *rows], right=(2, 3)))
-    _print(console, first, style="bold")
+    print_lines(console, first, style="bold")
     for family in dict.fromkeys(model["family"] for model in descriptions):
         members = [each for each in zip(descriptions, lines, strict=True) if each[0]["family"] == family]
         papers = dict.fromkeys(f"{model['year'] or '':4}  {model['paper']}" for model, _ in members)
         for place, paper in enumerate(papers):
-            _print(console, f"{'' if place else family:12}{paper}", style="bold")
-        _print(console, *(line for _, line in members), "")
-    _print(
+            print_lines(console, f"{'' if place else family:12}{paper}", style="bold")
+        print_lines(console, *(line for _, line in members), "")
+    print_lines(
         console,
         f"{len(lines)} network{'' if len(lines) == 1 else 's'}. MACs: multiply-adds of one image. Top-1: percent.",
         "",
@@ -125,23 +122,23 @@ def print_page(page: ModelPage, recipe_about: str, console: Console) -> None:
     """One network: what it brought, its figures, its table, and what to do with it."""
     width = min(console.width, READABLE)
     origin = ", ".join(str(part) for part in (f"family {page['family']}", page["year"]) if part)
-    _print(console, f"{page['name']}  ({origin})", style="bold")
-    _print(console, textwrap.fill(page["about"], width), "")
+    print_lines(console, f"{page['name']}  ({origin})", style="bold")
+    print_lines(console, textwrap.fill(page["about"], width), "")
     for label, text in _facts(page, recipe_about):
-        _print(console, _labelled(label, text, width))
-    _print(console, "")
+        print_lines(console, labelled(label, text, width))
+    print_lines(console, "")
     first, *rows = aligned([("layer", "output", "parameters", "module"), *_layer_rows(page)], right=(2,))
-    _print(console, first, style="bold")
-    _print(console, *rows, "")
+    print_lines(console, first, style="bold")
+    print_lines(console, *rows, "")
     if page["differences"]:
-        _print(console, "differences from the paper", style="bold")
-        _print(console, *(_labelled("  -", text, width, 4) for text in page["differences"]), "")
+        print_lines(console, "differences from the paper", style="bold")
+        print_lines(console, *(labelled("  -", text, width, 4) for text in page["differences"]), "")
     if page["siblings"]:
         siblings = ", ".join(
             f"{each['name']} ({rounded(each['parameters'])})".replace(" ", UNBROKEN) for each in page["siblings"]
         )
-        _print(console, _labelled("siblings", siblings, width), "")
-    _print(
+        print_lines(console, labelled("siblings", siblings, width), "")
+    print_lines(
         console,
         f"next        convatlas train {page['name']} --data FOLDER",
         f'python      convatlas.create_model("{page["name"]}", num_classes=10)',
@@ -197,49 +194,5 @@ def _layer_row(run: Sequence[LayerDescription]) -> Row:
     return (f"{first['name']} ... {last['name']}", shape, count, f"x{len(run)}")
 
 
-def rounded(number: int) -> str:
-    """A large number as people say it.
-
-    >>> [rounded(number) for number in (840, 60_000, 25_557_032, 4_089_184_256)]
-    ['840', '60.0 k', '25.6 M', '4.1 G']
-    """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.99995 * size:  # what rounds to 1000.0 k is 1.0 M
-            return f"{number / size:.1f} {unit}"
-    return str(number)
-
-
-def aligned(rows: Sequence[Row], right: Collection[int]) -> list[str]:
-    """Rows as lines of equally wide columns; the columns numbered in ``right`` hold figures.
-
-    >>> aligned([("conv1", "1,792"), ("fc6", "8")], right=[1])
-    ['conv1  1,792', 'fc6        8']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _labelled(label: str, text: str, width: int, margin: int = 12) -> str:
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=label.ljust(margin),
-        subsequent_indent=" " * margin,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ).replace(UNBROKEN, " ")
-
-
 def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 3].rstrip()}..."
-
-
-def _print(console: Console, *lines: str, style: str | None = None) -> None:
-    for line in lines:
-        console.print(line, style=style, markup=False, emoji=False, soft_wrap=True)

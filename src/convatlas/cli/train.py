@@ -35,6 +35,9 @@ def train(
     engine: Annotated[
         str | None, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")
     ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
 ) -> int:
     """Train a network on images; leaves a run to evaluate, predict with and come back to."""
@@ -43,7 +46,14 @@ def train(
     budget = _seconds(time_budget) if time_budget else None
     if resume is not None:
         _refuse_with_resume(
-            model=model, recipe=recipe, set=settings, image_size=image_size, out=out, seed=seed, strict=strict or None
+            model=model,
+            recipe=recipe,
+            set=settings,
+            image_size=image_size,
+            out=out,
+            seed=seed,
+            strict=strict or None,
+            memory=memory,
         )
     elif model is None or data is None:
         raise ConvatlasError(
@@ -72,6 +82,7 @@ def train(
             out=out,
             strict=strict,
             engine=asked or "auto",
+            memory=memory,
             watch=watch,
             **parse_settings(settings or []) | _given(epochs=epochs, time_budget=budget, seed=seed),
         )

@@ -1,0 +1,199 @@
+"""What a person looks into, a network, a run or a module of their own: as a module and what it is called with."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convatlas.errors import InspectionError, RunError
+from convatlas.models import Classifier, create_model, list_models, model_entry, outline_model
+from convatlas.runs import Run
+from convatlas.training.recipe import Recipe, default_recipe, parse_recipe
+
+PICTURE = (3, 224, 224)  # what a module of which nothing else is known is shown
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module, an example of what it is called with, and how it is trained where that is known."""
+
+    name: str
+    module: nn.Module  # of ours: without memory for its weights
+    inputs: tuple[Any, ...]
+    taps: Mapping[str, str]  # paper's name of a layer -> path of its module
+    recipe: Recipe | None
+    network: Callable[[], nn.Module]  # the same with numbers in its weights
+    images: int | None = None  # that it is trained on, where that is known
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, C, H, W] of the first input, where it is images."""
+        return tuple(self.inputs[0].shape)
+
+    def image_batch(self, size: int) -> tuple[int, int, int, int]:
+        """The shape of a batch of its images.
+
+        Raises:
+            InspectionError: it is not called with images.
+        """
+        if len(self.inputs) != 1 or len(self.shape) != 4:
+            raise InspectionError(
+                f"{self.name} is not called with images [N, C, H, W] alone, so there are no batches of them"
+            )
+        return (size, *self.shape[1:])
+
+
+def open_subject(
+    what: str | Path | nn.Module | Run,
+    example: torch.Tensor | Sequence[Any] | None = None,
+    *,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+) -> Subject:
+    """Find what is to be looked into.
+
+    >>> open_subject("vgg16", image_size=64).shape
+    (1, 3, 64, 64)
+
+    Args:
+        what: a registered network, a run, "path.py:factory", where calling ``factory()`` gives a module, or a pair of a
+            module and an example of its input; or a module itself.
+        example: a tensor, several for a module that takes several, or the shape of one image: (3, 224, 224).
+        image_size, num_classes: of a registered network; its own when left out.
+
+    Raises:
+        UnknownNameError, ImageSizeError: as ``create_model``.
+        RunError: a directory that is no run.
+        InspectionError: a file that gives no module, an example that cannot be one, or a choice that the subject does
+            not leave.
+    """
+    text = what if isinstance(what, str) else ""
+    if text in list_models():
+        _refuse(text, "a network by name", example=example)
+        return _registered(text, image_size, num_classes)
+    _refuse(text or type(what).__name__, "what is no network by name", image_size=image_size, num_classes=num_classes)
+    if isinstance(what, nn.Module):
+        return _of_module(type(what).__name__, what, example)
+    path, _, factory = text.rpartition(":")
+    if path.endswith(".py"):
+        return _of_factory(Path(path), factory, example)
+    _refuse(text or type(what).__name__, "a run, whose card says it", example=example)
+    if isinstance(what, Run):
+        return _of_run(what)
+    text = str(what)
+    if text.endswith(".py"):
+        raise InspectionError(f"{text} may hold several modules; name the function that makes one: {text}:FUNCTION")
+    if Path(text).exists() or "/" in text:
+        return _of_run(Run.open(text))
+    try:
+        return _of_run(Run.open(text))  # by its name under runs/
+    except RunError:
+        model_entry(text)  # raises: no such network, with the nearest names
+        raise
+
+
+def example_input(example: torch.Tensor | Sequence[Any] | None) -> tuple[Any, ...]:
+    """What a module is called with, from a tensor, several, or the shape of one image or of a batch.
+
+    >>> [tuple(each.shape) for each in example_input((1, 28, 28))]
+    [(1, 1, 28, 28)]
+
+    Raises:
+        InspectionError: none of these.
+    """
+    if example is None:
+        example = PICTURE
+    if isinstance(example, torch.Tensor):
+        return (example,)
+    given = tuple(example) if isinstance(example, list | tuple) else ()
+    if given and all(isinstance(each, torch.Tensor) for each in given):
+        return given
+    if given and all(isinstance(each, int) and each > 0 for each in given):
+        return (torch.zeros((1, *given) if len(given) == len(PICTURE) else given),)
+    raise InspectionError(
+        f"an example of the input is a tensor, several tensors or a shape such as (3, 224, 224); received "
+        f"{example if isinstance(example, list | tuple) else type(example).__name__}"
+    )
+
+
+def _refuse(name: str, kind: str, **given: object) -> None:
+    for what, value in given.items():
+        if value is not None:
+            raise InspectionError(f"{what} cannot be chosen for {kind}: leave it out; received {what} for {name}")
+
+
+def _registered(name: str, image_size: int | None, num_classes: int | None) -> Subject:
+    entry = model_entry(name)
+    model = outline_model(name, image_size=image_size, num_classes=num_classes)
+    recipe = default_recipe(entry.recipe, mirror=True)
+    build = partial(create_model, name, image_size=image_size, num_classes=num_classes, seed=recipe.seed)
+    return _of_classifier(name, model, recipe, build)
+
+
+def _of_run(run: Run) -> Subject:
+    card = run.card.model
+    recipe = parse_recipe(run.card.recipe, where=str(run.path / "card.json"))
+    subject = _of_classifier(card.name, outline_model(**card.model_dump()), recipe, run.model)
+    return replace(subject, images=run.card.data.counts["train"])
+
+
+def _of_classifier(name: str, model: Classifier, recipe: Recipe, build: Callable[[], nn.Module]) -> Subject:
+    image = torch.zeros(1, model.in_channels, model.image_size, model.image_size, device="meta")
+    return Subject(name, model, (image,), {tap: where.module for tap, where in model.taps.items()}, recipe, build)
+
+
+def _of_module(name: str, module: nn.Module, example: torch.Tensor | Sequence[Any] | None) -> Subject:
+    taps = {tap: where.module for tap, where in module.taps.items()} if isinstance(module, Classifier) else {}
+    if example is None and isinstance(module, Classifier):
+        example = (module.in_channels, module.image_size, module.image_size)
+    like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.empty(0))
+    inputs = tuple(_placed(each, like) for each in example_input(example))
+    return Subject(name, module, inputs, taps, None, lambda: module)
+
+
+def _placed(example: Any, like: torch.Tensor) -> Any:
+    """An example where the module's weights are; one of floating-point numbers in their precision."""
+    if not isinstance(example, torch.Tensor):
+        return example
+    return example.to(like.device, like.dtype) if example.is_floating_point() else example.to(like.device)
+
+
+def _of_factory(path: Path, factory: str, example: torch.Tensor | Sequence[Any] | None) -> Subject:
+    made = _called(path, factory)
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
+        made, own_example = made
+        example = own_example if example is None else example
+    if not isinstance(made, nn.Module):
+        raise InspectionError(
+            f"{path}:{factory} gives a {type(made).__name__}, not an nn.Module. Name a function without arguments that "
+            "returns one, or a pair of one and an example of its input"
+        )
+    return _of_module(factory, made, example)
+
+
+def _called(path: Path, factory: str) -> Any:
+    if not path.is_file():
+        raise InspectionError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InspectionError(f"{path} is not a Python file")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look there for the names in their annotations
+    sys.path.insert(0, str(path.parent.resolve()))  # as if the file were run: what lies beside it can be imported
+    try:
+        spec.loader.exec_module(loaded)
+        make = getattr(loaded, factory)
+        return make if isinstance(make, nn.Module) else make()
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end this one
+        reason = " ".join(str(error).split())
+        raise InspectionError(f"{path}:{factory} cannot be called: {type(error).__name__}: {reason}") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))

@@ -1,0 +1,72 @@
+"""``convatlas compare-models``, as a person and as a program reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+
+def test_the_table_has_a_line_a_network(convatlas: Command) -> None:
+    answer = convatlas("compare-models", "vgg16", "resnet50", "vgg16", "--batch", 2, "--no-speed")
+    assert answer.code == 0
+    lines = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert [line.split()[0] for line in lines[:3]] == ["network", "vgg16", "resnet50"]
+    assert lines[1].startswith("vgg16 224x224 138.4 M 15.5 G 16 212x212")
+    assert lines[1].endswith("71.6 ImageNet (torchvision's weights)")
+    assert lines[2].startswith("resnet50 224x224 25.6 M 4.1 G 50 ")
+    assert "images/s" not in answer.out
+
+
+def test_speed_is_measured_and_told_with_its_spread(convatlas: Command) -> None:
+    answer = convatlas("compare-models", "lenet5", "--batch", 4, "--batches", 3, "--engine", "torch")
+    assert answer.code == 0, answer.err
+    assert "forward and backward, images/s" in answer.out
+    assert "mean and standard deviation of 3 after 10 to warm up" in answer.out
+
+
+def test_json_of_a_family_and_a_plot(convatlas: Command, tmp_path: Path) -> None:
+    plot = tmp_path / "bubbles.svg"
+    answer = convatlas(
+        "compare-models", "mobilenet", "--image-size", 32, "--batch", 2, "--no-speed", "--plot", plot, "--json"
+    )
+    assert answer.code == 0, answer.err
+    records = json.loads(answer.out)
+    assert {each["name"] for each in records} >= {"mobilenet_v1", "mobilenet_v2"}
+    assert all(each["training_peak_bytes"] > each["inference_peak_bytes"] for each in records)
+    assert "mobilenet_v2" in plot.read_text()
+
+
+def test_the_plot_pairs_an_accuracy_with_the_image_size_it_was_published_for(
+    convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("convatlas.reports.bubbles.bubble_figure", drawn.extend)
+    monkeypatch.setattr("convatlas.reports.figures.save_figure", lambda _figure, _path: None)
+    answer = convatlas(
+        "compare-models", "vgg16", "--image-size", 64, "--batch", 2, "--no-speed", "--plot", tmp_path / "plot.png"
+    )
+    assert answer.code == 0, answer.err
+    assert drawn[0]["macs"] == 15_470_264_320
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "compare-models needs networks"),
+        (["vgg61"], "there is no model named 'vgg61'"),
+        (["vgg16", "--engine", "fast"], "there is no engine named 'fast'"),
+        (["lenet5", "--plot", "p.svg"], "none of these networks has a published ImageNet"),
+        (["vgg16", "--plot", "p.gif"], "--plot draws .png, .svg, .pdf"),
+    ],
+)
+def test_a_mistake_is_one_line(convatlas: Command, arguments: list[object], said: str) -> None:
+    answer = convatlas("compare-models", *arguments)
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1

@@ -1,0 +1,83 @@
+"""Inspecting, planning and comparing, put together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import convatlas
+from convatlas.errors import InspectionError, UnknownNameError
+from convatlas.examination import compare_models, inspect_subject, time_training
+from convatlas.models import create_model, outline_model
+from convatlas.subjects import open_subject
+
+
+def test_inspect_by_name_and_by_module_say_the_same() -> None:
+    by_name = convatlas.inspect("resnet20", batch_size=4)
+    by_module = convatlas.inspect(create_model("resnet20"), batch_size=4)
+    assert by_name.layers == by_module.layers
+    assert by_name.memory is not None
+    assert by_module.memory is not None
+    assert by_name.memory.inference_peak_bytes == by_module.memory.inference_peak_bytes
+
+
+def test_a_layer_is_found_by_either_name() -> None:
+    inspection = convatlas.inspect("vgg16", image_size=32, batch_size=1)
+    assert inspection.layer("conv5_3") is inspection.layer("features.29")
+    with pytest.raises(UnknownNameError, match="did you mean conv5_3"):
+        inspection.layer("conv5_4")
+
+
+def test_a_module_of_ones_own_is_planned_with_sgd() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 3))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    inspection = convatlas.inspect(module, (3, 8, 8))
+    assert inspection.memory is not None
+    assert inspection.memory.batch_size == 32
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert module.training
+
+
+def test_the_optimizer_and_the_limit_are_heeded() -> None:
+    subject = open_subject("vgg11_bn_cifar")
+    sgd = inspect_subject(subject, batch_size=1, optimizer="sgd").memory
+    adam = inspect_subject(subject, batch_size=1, optimizer="adam", memory_limit=500_000_000)
+    assert sgd is not None
+    assert adam.memory is not None
+    weights = 4 * sum(parameter.numel() for parameter in outline_model("vgg11_bn_cifar").parameters())
+    more = adam.memory.training_peak_bytes - sgd.training_peak_bytes
+    assert weights <= more < 2 * weights  # a second number for each weight, and what Adam's step needs while it runs
+    assert adam.largest_batch is not None
+    assert adam.largest_batch > 1
+    fits = inspect_subject(subject, batch_size=adam.largest_batch, optimizer="adam").memory
+    too_large = inspect_subject(subject, batch_size=adam.largest_batch + 1, optimizer="adam").memory
+    assert fits is not None
+    assert too_large is not None
+    assert fits.training_peak_bytes <= 500_000_000 < too_large.training_peak_bytes
+
+
+def test_what_gives_no_classes_is_not_timed() -> None:
+    with pytest.raises(InspectionError, match="not \\[N, classes\\]"):
+        time_training(open_subject(nn.Conv2d(3, 4, 3), (3, 8, 8)), images=100)
+
+
+def test_what_is_timed_is_what_the_network_gives_and_not_its_last_layer() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten())  # flattening is a view, and no layer that computes
+    time = time_training(open_subject(module, (3, 8, 8)), images=64, engine="torch")
+    assert time.epochs is None  # nobody knows
+    assert time.epoch_seconds == pytest.approx(2 * time.step.mean)
+
+
+def test_the_field_is_that_of_the_last_map_before_it_is_averaged() -> None:
+    networks = compare_models(["resnet50", "inception_v3", "vgg16", "seresnet20"], batch_size=2, batches=None)
+    assert [each.receptive_field for each in networks] == [(427, 427), (1311, 1311), (212, 212), (81, 81)]
+
+
+def test_networks_beside_each_other() -> None:
+    networks = list(compare_models(["resnet50", "densenet121", "googlenet"], batch_size=1, batches=None))
+    assert [each.depth for each in networks] == [50, 121, 22]
+    assert networks[2].parameters == 6_624_904  # without the heads that only training uses
+    assert all(each.speed is None for each in networks)
+    with pytest.raises(UnknownNameError):
+        list(compare_models(["resnet50", "resnet51"], batches=None))
