@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from convatlas.acceleration import Engine
 from convatlas.errors import InspectionError, unknown_name
 from convatlas.inspection import Inspection, inspect_module
@@ -80,7 +82,9 @@ def inspect_subject(
     if memory_limit is not None:
         from convatlas.inspection.memory import largest_batch
 
-        largest = largest_batch(memory_limit, lambda size: plan(size).training_peak_bytes)
+        normalized = any(isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d) for each in subject.module.modules())
+        least = 2 if normalized else 1  # batch normalisation learns nothing from one image
+        largest = largest_batch(memory_limit, lambda size: plan(size).training_peak_bytes, least=least)
     return replace(inspection, memory=memory, memory_limit=memory_limit, largest_batch=largest)
 
 
