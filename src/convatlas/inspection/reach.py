@@ -105,8 +105,8 @@ class Field:
 
     @property
     def is_blind(self) -> bool:
-        """Whether no element sees anything: weights, and what is made of them."""
-        return all(bool(reach.is_empty.all()) for reach in self.support)
+        """Whether no element sees anything, nor would in a larger image: weights, and what is made of them."""
+        return all(bool(reach.is_empty.all()) for reach in (*self.window, *self.support))
 
     @property
     def is_uniform(self) -> bool:
