@@ -3,7 +3,7 @@
 from collections import defaultdict
 from itertools import combinations, pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convatlas.reports.diagram_layout import lay_out
@@ -39,6 +39,7 @@ def crosses(start, end, rectangle):
     return within and top < rectangle[3] - SMALL and bottom > rectangle[1] + SMALL
 
 
+@settings(deadline=None, derandomize=True)
 @given(graphs())
 def test_boxes_are_apart_and_lines_run_around_them(graph):
     sizes, edges = graph
@@ -55,6 +56,7 @@ def test_boxes_are_apart_and_lines_run_around_them(graph):
             assert not any(crosses(start, end, rectangle) for rectangle in rectangles)
 
 
+@settings(deadline=None, derandomize=True)
 @given(graphs())
 def test_every_edge_is_drawn_downwards_and_no_other(graph):
     sizes, edges = graph
