@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMED = 16  # of the names that would have been right, where the nearest are not enough
+
 
 class ConvatlasError(Exception):
     """Base of every error convatlas raises on purpose; the command line prints it without a traceback, exit code 2."""
@@ -51,5 +53,7 @@ def unknown_name(kind: str, received: str, known: Iterable[str], see: str = "") 
     known = list(known)
     near = difflib.get_close_matches(received, known, n=3)
     meant = f"; did you mean {', '.join(near)}?" if near else ";"
-    everything = f" `{see}` lists them all" if see else f" Known: {', '.join(sorted(known))}"
+    named = sorted(known)[:MOST_NAMED]
+    more = f" and {len(known) - len(named)} more" if len(known) > len(named) else ""
+    everything = f" `{see}` lists them all" if see else f" Known: {', '.join(named)}{more}"
     return UnknownNameError(f"there is no {kind} named {received!r}{meant}{everything}")

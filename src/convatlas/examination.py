@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from torch import nn
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from convatlas.inspection.memory import MemoryPlan, Precision
 
 USUAL_IMAGES = 50_000  # of a training set where none is named: CIFAR-10 has as many
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+OPTIMIZERS = get_args(Recipe.model_fields["optimizer"].annotation)
 UNNAMED = Recipe(learning_rate=0.1, batch_size=32, epochs=1)  # how a module is trained of which nothing is known: SGD
 
 
@@ -152,7 +152,8 @@ def compare_models(
     Raises:
         UnknownNameError, ImageSizeError: as ``create_model``, before anything is measured.
     """
-    subjects = [open_subject(name, image_size=image_size) for name in dict.fromkeys(names)]
+    entries = [model_entry(name) for name in dict.fromkeys(names)]  # runs and files are not compared: a mistake is told
+    subjects = [open_subject(entry.name, image_size=image_size) for entry in entries]
     yield from (_compared(subject, batch_size, batches, engine, watch) for subject in subjects)
 
 

@@ -60,6 +60,7 @@ def test_the_plot_pairs_an_accuracy_with_the_image_size_it_was_published_for(
     [
         ([], "compare-models needs networks"),
         (["vgg61"], "there is no model named 'vgg61'"),
+        (["tests"], "there is no model named 'tests'"),  # a folder is no network
         (["vgg16", "--engine", "fast"], "there is no engine named 'fast'"),
         (["lenet5", "--plot", "p.svg"], "none of these networks has a published ImageNet"),
         (["vgg16", "--plot", "p.gif"], "--plot draws .png, .svg, .pdf"),

@@ -46,6 +46,8 @@ def test_json_has_what_a_program_needs(convatlas: Command) -> None:
     assert record["flops"] == 2 * record["macs"]
     assert record["memory"]["batch_size"] == 4
     assert 0 < record["memory"]["inference_peak_bytes"] < record["memory"]["training_peak_bytes"]
+    largest = record["memory"]["largest_layers"][0]
+    assert largest["weights"] + largest["activations"] + largest["workspace"] > 0
     assert record["memory"]["textbook_bytes"] > 3 * 4 * record["parameters"]
     first = record["layers"][0]
     assert first.keys() >= {
@@ -155,6 +157,23 @@ def test_a_file_that_prints_does_not_spoil_the_json(convatlas: Command, own_file
     answer = convatlas("inspect", f"{own_file}:net", "--input", "3,20,20", "--json")
     assert json.loads(answer.out)["model"] == "net"
     assert "hello" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "no image that Pillow knows"), (b"hello", "no image that Pillow knows"), (None, "No such file")],
+)
+def test_a_picture_that_is_none_is_told_before_anything_runs(
+    convatlas: Command, tmp_path: Path, content: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "picture.jpg"
+    if content is not None:
+        picture.write_bytes(content)
+    monkeypatch.setattr("convatlas.subjects.open_subject", lambda *_args, **_more: pytest.fail("it ran"))
+    answer = convatlas("inspect", "vgg16", "--field", tmp_path / "f.png", "--image", picture)
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def test_a_layer_that_is_not_there_gets_its_neighbours_named(convatlas: Command, tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from convatlas.inspection.timing import Timing
     from convatlas.models import Published
 
-INTERRUPTED = 130
-
 
 def compare_models(
     names: Annotated[
@@ -40,7 +38,7 @@ def compare_models(
         raise ConvatlasError("compare-models needs networks, for example: convatlas compare-models vgg16 resnet50")
 
     from convatlas.acceleration import known_engine
-    from convatlas.cli.console import counting, print_json
+    from convatlas.cli.console import INTERRUPTED, counting, print_json
     from convatlas.examination import compare_models as compared
 
     wanted = _with_families(names)

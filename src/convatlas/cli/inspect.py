@@ -16,6 +16,8 @@ from convatlas.errors import ConvatlasError, unknown_name
 from convatlas.reports.inspected import in_bytes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from convatlas.inspection.memory import Precision
     from convatlas.reports.inspected import FoldedRow, InspectedModel
     from convatlas.speed import TrainingTime
@@ -72,6 +74,10 @@ def inspect(
     )
 
     from convatlas.cli.console import print_json
+    from convatlas.reports.receptive_field import read_picture
+
+    picture = read_picture(image) if image is not None else None  # before the network: a mistake is told at once
+
     from convatlas.examination import inspect_subject
     from convatlas.subjects import open_subject
 
@@ -86,8 +92,8 @@ def inspect(
         )
     record: Any = inspection.record()
     written = _write_files(record, csv=csv, diagram=diagram, bars=bars)
-    if field is not None and image is not None:
-        written.append(_write_field(record, field, image, layer))
+    if field is not None and picture is not None:
+        written.append(_write_field(record, field, picture, layer))
     lasting = _measured(subject, batch, optimizer, images) if time else None
     if as_json:
         print_json(record | ({"training_time": _time_record(lasting)} if lasting else {}))
@@ -149,11 +155,11 @@ def _write_files(record: InspectedModel, *, csv: Path | None, diagram: Path | No
     return [path for path in (csv, diagram, bars) if path is not None]
 
 
-def _write_field(record: InspectedModel, path: Path, image: Path, layers: Sequence[str] | None) -> Path:
+def _write_field(record: InspectedModel, path: Path, picture: NDArray[Any], layers: Sequence[str] | None) -> Path:
     from convatlas.reports.figures import save_figure
     from convatlas.reports.receptive_field import receptive_field_figure
 
-    save_figure(receptive_field_figure(image, record, layers), path)
+    save_figure(receptive_field_figure(picture, record, layers), path)
     return path
 
 

@@ -40,12 +40,6 @@ def flops(operator: Operator) -> int | None:
     return int(counted)
 
 
-def macs(operator: Operator) -> int | None:
-    """Multiply-adds of an operator: half its FLOPs."""
-    counted = flops(operator)
-    return None if counted is None else counted // 2
-
-
 def _shapes(tree: Any) -> Any:
     # the formulae take shapes for tensors; torch.Size is a leaf to them, a plain tuple is not
     return tree_map(lambda leaf: torch.Size(leaf.shape) if isinstance(leaf, Value) else leaf, tree)

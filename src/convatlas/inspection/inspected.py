@@ -95,6 +95,7 @@ class Inspection:
             "textbook_bytes": self.memory.textbook_bytes,
             "peak_at": self.memory.training_peak_at,
             "at_peak": asdict(self.memory.at_training_peak),
+            "largest_layers": [asdict(layer) for layer in self.memory.largest_layers()],
             **(limit if self.memory_limit is not None else {}),
         }
 

@@ -78,6 +78,24 @@ def receptive_field_figure(
     return figure
 
 
+def read_picture(path: Path | str) -> NDArray[Any]:
+    """The pixels of an image file, upright: uint8 [height, width, 3].
+
+    Raises:
+        ConvatlasError: it is none, or damaged.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ConvatlasError(f"cannot read the picture {path}: it is no image that Pillow knows") from error
+    except OSError as error:
+        raise ConvatlasError(f"cannot read the picture {path}: {error.strerror or error}") from error
+
+
 def _windows(rows: Sequence[LayerRow]) -> list[SeenWindow]:
     """What each layer sees at a position in the middle: of the last one at its own, of others where they lie inside."""
     windows: list[SeenWindow] = []
@@ -165,21 +183,15 @@ def _area(row: LayerRow) -> int:
 def _fitted(image: NDArray[Any] | Path | str, height: int, width: int) -> NDArray[Any]:
     """The middle of a picture, in these sides."""
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    if isinstance(image, str | Path):
-        try:
-            with Image.open(image) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise ConvatlasError(f"cannot read the picture {image}: {error}. Give an image file") from error
-    else:
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-            raise ConvatlasError(
-                f"cannot draw on this picture: received {image.dtype} {list(image.shape)}; give uint8 pixels "
-                "[height, width, 3] or [height, width]"
-            )
-        picture = Image.fromarray(image).convert("RGB")
+    pixels = read_picture(image) if isinstance(image, str | Path) else image
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or not pixels.size:
+        raise ConvatlasError(
+            f"cannot draw on this picture: received {pixels.dtype} {list(pixels.shape)}; give uint8 pixels "
+            "[height, width, 3] or [height, width]"
+        )
+    picture = Image.fromarray(pixels).convert("RGB")
     finer = max(1, SHARP // max(height, width)) if max(height, width) > FEW_PIXELS else 1
     return np.asarray(ImageOps.fit(picture, (width * finer, height * finer), Image.Resampling.BICUBIC))
 
