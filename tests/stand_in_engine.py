@@ -27,6 +27,7 @@ class Accelerated(nn.Module):
         self.model = model
         self.training = model.training
         self.choices = choices
+        self.why_not: str | None = None
         self.shown: list[tuple[tuple[int, ...], bool]] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

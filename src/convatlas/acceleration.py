@@ -5,7 +5,6 @@ Only this file knows the engine, and it loads it when a network is about to be r
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from convatlas.engine import Accelerated, LayerChoice
-
-log = logging.getLogger(__name__)
 
 Engine = Literal["auto", "torch"]  # what a person may ask for
 ENGINES = ("auto", "torch")
@@ -56,7 +53,7 @@ class Acceleration:
         return cast("Accelerated", self.module).explain() if self.card.name == "convatlas" else ()
 
     def __str__(self) -> str:
-        kernels = Counter(layer.kernel for layer in self.layers)
+        kernels = Counter(layer.kernel for layer in self.layers if layer.kernel != "convatlas")  # that is all of them
         counts = ", ".join(f"{number} {kernel}" for kernel, number in kernels.most_common())
         details = (counts and f"layers: {counts}") or self.why_torch
         return f"{self.card.name} ({details})" if details else self.card.name
@@ -112,6 +109,8 @@ def settle(
     if obstacle is not None:
         return Acceleration(network, EngineCard(), obstacle)
     module = _accelerated(network, shape, choices)
+    if module.why_not is not None:
+        return Acceleration(network, EngineCard(), module.why_not)
     return Acceleration(module, EngineCard(name="convatlas", choices=dict(module.choices)))
 
 
@@ -123,10 +122,8 @@ def as_recorded(card: EngineCard, network: nn.Module, shape: Sequence[int]) -> n
 def _accelerated(network: nn.Module, shape: Sequence[int], choices: Mapping[str, str] | None) -> Accelerated:
     import torch
 
-    from convatlas.engine import accelerate, needs_compiling
+    from convatlas.engine import accelerate
 
-    if needs_compiling(training=network.training):
-        log.warning("compiling the CPU engine for this machine; this happens once and takes about 15 seconds")
     example = torch.zeros(tuple(shape)).to(memory_format=torch.channels_last)
     return accelerate(network, example, dict(choices) if choices is not None else None)
 

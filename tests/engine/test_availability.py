@@ -15,7 +15,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in sys.argv[1].split(","):
+        if name.split(".")[0] == "llvmlite":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -26,7 +26,7 @@ from torch import nn
 import convatlas
 from convatlas import engine
 
-assert engine.unavailable() == sys.argv[2], engine.unavailable()
+assert engine.unavailable() == "llvmlite is not installed", engine.unavailable()
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
 images = torch.randn(2, 8, 7, 7)
@@ -41,23 +41,19 @@ assert fast.explain() == []
 """
 
 
-@pytest.mark.parametrize(
-    ("absent", "reason"),
-    [("numba", "numba is not installed"), ("numba,llvmlite", "llvmlite is not installed")],
-)
-def test_without_its_libraries_the_network_is_called_as_it_is(absent: str, reason: str) -> None:
-    command = [sys.executable, "-c", WITHOUT, absent, reason]
+def test_without_its_compiler_the_network_is_called_as_it_is() -> None:
+    command = [sys.executable, "-c", WITHOUT]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_works_where_its_libraries_are() -> None:
-    pytest.importorskip("numba")
+def test_it_works_where_its_compiler_is() -> None:
+    pytest.importorskip("llvmlite")
     assert unavailable() is None
 
 
 def test_a_failure_of_the_compiler_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
 
     def fail() -> None:
         raise RuntimeError("unknown processor 'z80'")

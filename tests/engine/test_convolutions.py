@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 from pictures import GUARD, numbers, part_of_larger, picture, relative_error, same_bits, surroundings
 
@@ -19,6 +19,7 @@ from convatlas.engine import convolutions, threads
 from convatlas.engine.convolutions import (
     Epilogue,
     Geometry,
+    depthwise,
     direct,
     direct_weight_gradient,
     empty_picture,
@@ -28,15 +29,16 @@ from convatlas.engine.convolutions import (
     weight_gradient,
     winograd,
 )
-from convatlas.engine.program import pooling
+from convatlas.engine.jobs import COLUMNS, LANES, RELU, RELU6
+from convatlas.engine.program import affine, pooling
 
 EXACT = 1e-5  # of the largest value, against float64
-FORMS = ("plain", "bias", "relu", "residual", "bias residual relu", "bias relu pool", "pool")
+FORMS = ("plain", "bias", "relu", "relu6", "residual", "bias residual relu", "bias relu pool", "pool")
 INFINITY, NAN = float("inf"), float("nan")
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
-eights = st.integers(1, 3).map(lambda number: 8 * number)
-many_eights = st.sampled_from([8, 16, 24, 64, 72, 136])  # within a chunk, a whole one, and beyond
+widths = st.sampled_from([1, 3, 8, 12, 16, 17, 24])  # less than a vector, whole ones, and some of one more
+many_widths = st.sampled_from([8, 10, 16, 24, 64, 72, 75, 136])  # within a chunk, a whole one, and beyond
 sizes = st.integers(1, 13)
 
 
@@ -60,7 +62,7 @@ def make_epilogue(form: str, shape: tuple[int, ...]) -> Epilogue:
     return Epilogue(
         bias=numbers(shape[1], seed=101) if "bias" in form else None,
         residual=part_of_larger(numbers(*shape, seed=102)) if "residual" in form else None,
-        relu="relu" in form,
+        activation=RELU6 if "relu6" in form else RELU if "relu" in form else 0,
         pool="pool" in form,
     )
 
@@ -68,9 +70,11 @@ def make_epilogue(form: str, shape: tuple[int, ...]) -> Epilogue:
 def expected_of(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue) -> Tensor:
     """In float64, by PyTorch."""
     bias = None if epilogue.bias is None else epilogue.bias.double()
-    y = functional.conv2d(x.double(), weight.double(), bias, geometry.stride, geometry.padding)
+    y = functional.conv2d(
+        x.double(), weight.double(), bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups
+    )
     y = y if epilogue.residual is None else y + epilogue.residual
-    y = functional.relu(y) if epilogue.relu else y
+    y = {0: lambda y: y, RELU: functional.relu, RELU6: functional.relu6}[epilogue.activation](y)
     return functional.max_pool2d(y, 2) if epilogue.pool else y
 
 
@@ -87,6 +91,10 @@ def by_winograd(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogu
     return y
 
 
+def by_depthwise(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue, y: Tensor) -> None:
+    depthwise(geometry, x, weight.flatten(1).t().contiguous(), y, epilogue)()
+
+
 def by_direct(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue | None = None) -> Tensor:
     y = empty_picture(x.shape[0], geometry.out_channels, *geometry.output_size(*x.shape[2:]))
     direct(geometry, x, pack_weight(weight), y, epilogue or Epilogue())()
@@ -94,12 +102,15 @@ def by_direct(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue 
 
 
 @few
-@given(st.integers(1, 3), eights, many_eights, sizes, sizes, st.integers(0, 1), st.sampled_from(FORMS), st.booleans())
+@given(
+    st.integers(1, 3), many_widths, many_widths, sizes, sizes, st.integers(0, 1), st.sampled_from(FORMS), st.booleans()
+)  # fmt: skip
 def test_winograd_is_a_convolution_with_its_epilogue(
     images: int, channels: int, out_channels: int, height: int, width: int, padding: int, form: str, is_part: bool
 ) -> None:
     geometry = layer(channels, out_channels, padding=(padding, padding))
     x, weight = picture(images, channels, height, width), numbers(out_channels, channels, 3, 3, seed=1)
+    x *= 0.1 if "relu6" in form else 1  # errors are relative to the largest output, which shall not be cut off
     high, wide = output_size(geometry, x, form)
     assume(min(high, wide) >= 1)
     y = picture(images, out_channels, high, wide)
@@ -111,7 +122,7 @@ def test_winograd_is_a_convolution_with_its_epilogue(
 
 
 @few
-@given(st.integers(1, 3), eights, many_eights, sizes, sizes, st.integers(0, 2))
+@given(st.integers(1, 3), many_widths, many_widths, sizes, sizes, st.integers(0, 2))
 def test_a_turned_weight_gives_the_gradient_of_the_input(
     images: int, channels: int, out_channels: int, height: int, width: int, padding: int
 ) -> None:
@@ -130,7 +141,7 @@ def test_a_turned_weight_gives_the_gradient_of_the_input(
 @given(
     images=st.integers(1, 3),
     channels=st.integers(1, 19),
-    out_channels=many_eights,
+    out_channels=many_widths,
     size=st.tuples(sizes, sizes),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 4)),
     stride=st.integers(1, 3),
@@ -150,6 +161,84 @@ def test_direct_is_a_convolution_with_its_epilogue(
     epilogue = make_epilogue(form, tuple(y.shape))
     direct(geometry, x, pack_weight(weight), y, epilogue)()
     assert relative_error(y, expected_of(geometry, x, weight, epilogue)) <= EXACT
+    assert not is_part or not surroundings(y).any()
+
+
+windows = {
+    "images": st.integers(1, 3),
+    "size": st.tuples(st.integers(1, 15), st.integers(1, 15)),
+    "kernel": st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    "stride": st.integers(1, 3),
+    "dilation": st.integers(1, 3),
+    "padding": st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    "form": st.sampled_from(["plain", "bias relu", "residual", "bias residual relu6"]),
+    "is_part": st.booleans(),
+}
+
+
+@few
+@given(groups=st.sampled_from([1, 2, 3, 8, 32]), inner=st.sampled_from([1, 3, 4, 8, 16]),
+       outer=st.sampled_from([1, 2, 4, 8, 12, 20, 40]), **windows)  # fmt: skip
+def test_direct_is_a_convolution_in_groups_and_with_dilation(
+    groups: int, inner: int, outer: int, images: int, size: Any, kernel: Any, stride: int, dilation: int, padding: Any,
+    form: str, is_part: bool,
+) -> None:  # fmt: skip
+    geometry = Geometry(groups * inner, groups * outer, kernel, stride, padding, groups, dilation)
+    high, wide = geometry.output_size(*size)
+    assume(min(high, wide) >= 1)
+    x, weight = picture(images, groups * inner, *size), numbers(groups * outer, inner, *kernel, seed=1)
+    y = picture(images, groups * outer, high, wide)
+    x, y = (part_of_larger(x), part_of_larger(y)) if is_part else (x, y)
+    epilogue = make_epilogue(form, tuple(y.shape))
+    direct(geometry, x, pack_weight(weight, groups), y, epilogue)()
+    assert relative_error(y, expected_of(geometry, x, weight, epilogue)) <= EXACT
+    assert not is_part or not surroundings(y).any()
+
+
+@few
+@given(channels=st.sampled_from([2, 8, 12, 16, 33]), **windows)
+def test_depthwise_is_a_convolution_of_each_channel(
+    channels: int,
+    images: int,
+    size: Any,
+    kernel: Any,
+    stride: int,
+    dilation: int,
+    padding: Any,
+    form: str,
+    is_part: bool,
+) -> None:
+    geometry = Geometry(channels, channels, kernel, stride, padding, channels, dilation)
+    high, wide = geometry.output_size(*size)
+    assume(min(high, wide) >= 1)
+    x, weight = picture(images, channels, *size), numbers(channels, 1, *kernel, seed=1)
+    y = picture(images, channels, high, wide)
+    x, y = (part_of_larger(x), part_of_larger(y)) if is_part else (x, y)
+    epilogue = make_epilogue(form, tuple(y.shape))
+    by_depthwise(geometry, x, weight, epilogue, y)
+    assert relative_error(y, expected_of(geometry, x, weight, epilogue)) <= EXACT
+    assert not is_part or not surroundings(y).any()
+
+
+@few
+@given(st.integers(1, 3), widths, sizes, sizes, st.sampled_from(FORMS), st.booleans(), st.booleans(), st.booleans())
+def test_scale_shift_residual_and_activation(
+    images: int, channels: int, height: int, width: int, form: str, scales: bool, is_gate: bool, is_part: bool
+) -> None:
+    x, y = picture(images, channels, height, width), picture(images, channels, height, width)
+    x, y = (part_of_larger(x), part_of_larger(y)) if is_part else (x, y)
+    epilogue = make_epilogue(form.replace("pool", ""), tuple(y.shape))
+    scale = numbers(images, channels, seed=7) if is_gate else numbers(channels, seed=8)
+    affine(x, y, scale if scales else None, epilogue.bias, epilogue.residual, epilogue.activation)()
+    expected = x.double()
+    if scales:
+        expected = expected * scale.double()[..., None, None]
+    if epilogue.bias is not None:
+        expected = expected + epilogue.bias[:, None, None]
+    if epilogue.residual is not None:
+        expected = expected + epilogue.residual
+    expected = {0: lambda y: y, RELU: functional.relu, RELU6: functional.relu6}[epilogue.activation](expected)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-6)
     assert not is_part or not surroundings(y).any()
 
 
@@ -174,7 +263,9 @@ def test_a_nan_passes_the_activation_and_relu() -> None:
     x = picture(1, 8, 3, 3)
     x[0, 2, 1, 1] = NAN
     y = torch.zeros_like(x)
-    direct(geometry, x, pack_weight(torch.ones(8, 8, 1, 1)), y, Epilogue(relu=True), (torch.ones(8), torch.zeros(8)))()
+    direct(
+        geometry, x, pack_weight(torch.ones(8, 8, 1, 1)), y, Epilogue(activation=RELU), (torch.ones(8), torch.zeros(8))
+    )()
     assert y.isnan().nonzero()[:, 2:].unique(dim=0).tolist() == [[1, 1]]
 
 
@@ -185,7 +276,7 @@ def test_a_panel_deeper_than_the_fastest_cache() -> None:
 
 
 @few
-@given(st.integers(1, 4), many_eights, many_eights, sizes, sizes, st.integers(0, 2), st.booleans())
+@given(st.integers(1, 4), many_widths, many_widths, sizes, sizes, st.integers(0, 2), st.booleans())
 def test_the_gradient_of_a_weight(
     images: int, channels: int, out_channels: int, height: int, width: int, padding: int, is_part: bool
 ) -> None:
@@ -204,7 +295,7 @@ def test_the_gradient_of_a_weight(
 @given(
     images=st.integers(1, 3),
     channels=st.integers(1, 9),
-    out_channels=st.sampled_from([16, 32, 48]),
+    out_channels=st.sampled_from([LANES, COLUMNS, 3 * LANES]),
     size=st.tuples(st.integers(1, 40), sizes),
     kernel=st.tuples(st.integers(1, 7), st.integers(1, 4)),
     stride=st.integers(1, 3),
@@ -278,9 +369,9 @@ def test_winograd_says_that_an_output_is_not_finite(strange: float, padding: int
     for at in range(49):
         x = picture(1, 8, 7, 7)
         x[0, at % 8].view(-1)[at] = strange
-        expected = expected_of(geometry, x, weight, Epilogue(pool=pool, relu=pool))
+        expected = expected_of(geometry, x, weight, Epilogue(pool=pool, activation=RELU if pool else 0))
         y = empty_picture(1, 8, *expected.shape[2:])
-        is_finite = winograd(geometry, x, transformed, y, Epilogue(pool=pool, relu=pool))()
+        is_finite = winograd(geometry, x, transformed, y, Epilogue(pool=pool, activation=RELU if pool else 0))()
         assert not is_finite or bool(expected.isfinite().all()), at
         if is_finite:  # what it hit is not stored
             assert relative_error(y, expected) <= EXACT
@@ -324,7 +415,7 @@ def test_direct_spreads_infinities_and_nan_as_pytorch_does(strange: float) -> No
 def test_blocks_and_threads_change_no_bit(
     block: int, splits: int, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    geometry = layer(16, 136)  # three chunks, nine panels
+    geometry = layer(16, 136)  # three chunks, several panels
     x, weight = picture(2, 16, 11, 14), numbers(136, 16, 3, 3, seed=1)
     monkeypatch.setattr(threads, "thread_count", lambda: 1)
     alone = {convolve: convolve(geometry, x, weight) for convolve in (by_winograd, by_direct)}
@@ -336,9 +427,9 @@ def test_blocks_and_threads_change_no_bit(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("changes", [{"LEAST_TILES": 5, "GRADIENT_VALUES": 0}, {"GRADIENT_BLOCK": 3}, {"APART": 32}])
+@pytest.mark.parametrize("changes", [{"LEAST_TILES": 5, "LAST_CACHE_SHARE": 0}, {"GRADIENT_BLOCK": 3}, {"APART": 32}])
 def test_blocks_and_threads_change_no_bit_of_a_gradient(
-    number: int, changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    number: int, changes: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     geometry = layer(24, 40)
     x, gradient = picture(3, 24, 11, 14), picture(3, 40, 11, 14, seed=1)
@@ -386,31 +477,44 @@ def test_working_memory_that_was_made_for_inference_serves_training() -> None:
 
 
 def test_panels_are_filled_up_with_zeros() -> None:
-    panels = pack_weight(numbers(24, 3, 2, 2))
-    assert panels.shape == (2, 12, 16)
-    assert panels[1, :, 8:].eq(0).all()
-    assert panels[1, 5, 2] == numbers(24, 3, 2, 2)[18, 2, 0, 1]  # (y, x, channel) = (0, 1, 2)
+    weight = numbers(COLUMNS + 5, 3, 2, 2)
+    panels = pack_weight(weight)
+    first, second = panels[: 12 * COLUMNS].view(12, COLUMNS), panels[12 * COLUMNS :].view(12, LANES)
+    assert second[:, 5:].eq(0).all()
+    assert first[5, 2] == weight[2, 2, 0, 1]  # (y, x, channel) = (0, 1, 2)
+    assert second[5, 2] == weight[COLUMNS + 2, 2, 0, 1]
+
+
+def test_each_group_has_panels_of_its_own() -> None:
+    weight = numbers(4 * 3, 2, 1, 1)  # four groups of three outputs
+    assert same_bits(pack_weight(weight, 4), torch.cat([pack_weight(part) for part in weight.split(3)]))
 
 
 @pytest.mark.parametrize(
-    ("change", "by_winograd", "by_direct"),
+    ("change", "by_winograd"),
     [
-        ({}, True, True),
-        ({"padding": (0, 0)}, True, True),
-        ({"padding": (2, 2)}, False, True),
-        ({"padding": (0, 1)}, False, True),
-        ({"stride": 2}, False, True),
-        ({"kernel": (1, 1)}, False, True),
-        ({"kernel": (3, 1)}, False, True),
-        ({"channels": 12}, False, True),
-        ({"channels": 3}, False, True),
-        ({"out_channels": 12}, False, False),
+        ({}, True),
+        ({"padding": (0, 0)}, True),
+        ({"channels": 12, "out_channels": 13}, True),
+        ({"padding": (2, 2)}, False),
+        ({"padding": (0, 1)}, False),
+        ({"stride": 2}, False),
+        ({"dilation": 2}, False),
+        ({"groups": 8}, False),
+        ({"kernel": (1, 1)}, False),
+        ({"kernel": (3, 1)}, False),
+        ({"channels": 3}, False),
+        ({"out_channels": 7}, False),
     ],
 )
-def test_which_layers_suit_the_kernels(change: dict[str, Any], by_winograd: bool, by_direct: bool) -> None:
-    geometry = replace(layer(16, 24), **change)
-    assert geometry.suits_winograd is by_winograd
-    assert geometry.suits_direct is by_direct
+def test_which_layers_suit_winograd(change: dict[str, Any], by_winograd: bool) -> None:
+    assert replace(layer(16, 24), **change).suits_winograd is by_winograd
+
+
+def test_which_layers_are_depthwise() -> None:
+    assert replace(layer(24, 24), groups=24).is_depthwise
+    assert not replace(layer(24, 48), groups=24).is_depthwise
+    assert not layer(1, 1).is_depthwise
 
 
 def test_what_is_a_picture() -> None:
@@ -432,7 +536,7 @@ def test_what_is_a_picture() -> None:
 @few
 @given(
     images=st.integers(1, 3),
-    channels=eights,
+    channels=widths,
     size=st.tuples(st.integers(3, 11), st.integers(3, 11)),
     window=st.integers(1, 3),
     stride=st.integers(1, 3),
@@ -457,7 +561,7 @@ def test_the_largest_in_each_window(
 @few
 @given(
     images=st.integers(1, 3),
-    channels=eights,
+    channels=widths,
     size=st.tuples(st.integers(3, 11), st.integers(3, 11)),
     window=st.integers(1, 3),
     stride=st.integers(1, 3),

@@ -11,7 +11,19 @@ from networks import conv, network, numbers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convatlas.engine.graph import Call, Concatenation, Convolution, Graph, Pooling, pool_sizes, scale_and_shift, trace
+from convatlas.engine.graph import (
+    Affine,
+    Call,
+    Concatenation,
+    Convolution,
+    Graph,
+    Part,
+    Pooling,
+    pool_sizes,
+    scale_and_shift,
+    trace,
+)
+from convatlas.engine.jobs import RELU, RELU6
 
 
 def layers(forward: Callable[[Any, Tensor], Any], **parts: nn.Module) -> list[str]:
@@ -24,15 +36,18 @@ def graph(forward: Callable[[Any, Tensor], Any], **parts: nn.Module) -> Graph:
 
 
 def describe(layer: object) -> str:
-    if not isinstance(layer, Convolution):
+    if not isinstance(layer, Convolution | Affine):
         return type(layer).__name__.lower()
+    is_convolution = isinstance(layer, Convolution)
     parts = {
-        "activated": layer.activation,
-        "conv": True,
+        "activated": is_convolution and layer.pre_norm,
+        "conv": is_convolution,
         "norm": layer.norm,
+        "gate": not is_convolution and layer.gate,
         "add": layer.residual,
-        "relu": layer.relu,
-        "pool": layer.pool,
+        "relu": layer.activation == RELU,
+        "relu6": layer.activation == RELU6,
+        "pool": is_convolution and layer.pool,
     }
     return " ".join(name for name, is_there in parts.items() if is_there)
 
@@ -96,14 +111,14 @@ def test_norm_and_relu_before_a_pointwise_convolution_go_into_it() -> None:
 
 def test_norm_and_relu_stay_alone_before_others() -> None:
     parts = {"n": nn.BatchNorm2d(8), "r": nn.ReLU(), "a": conv(), "b": conv(8, 16, 1)}
-    assert layers(lambda self, x: self.a(self.r(self.n(x))), **parts) == ["call", "call", "conv"]
-    assert layers(lambda self, x: self.b(self.n(x)), **parts) == ["call", "conv"]
+    assert layers(lambda self, x: self.a(self.r(self.n(x))), **parts) == ["norm relu", "conv"]
+    assert layers(lambda self, x: self.b(self.n(x)), **parts) == ["norm", "conv"]
 
     def used_twice(self: Any, x: Tensor) -> Tensor:
         y = self.r(self.n(x))
         return torch.cat([self.b(y), y], 1)
 
-    assert layers(used_twice, **parts) == ["call", "call", "conv", "concatenation"]
+    assert layers(used_twice, **parts) == ["norm relu", "conv", "concatenation"]
     untracked = {**parts, "n": nn.BatchNorm2d(8, track_running_stats=False)}
     assert layers(lambda self, x: self.b(self.r(self.n(x))), **untracked) == ["call", "call", "conv"]
 
@@ -146,11 +161,11 @@ def test_a_pool_does_not_go_into_a_convolution_with_a_stride_or_a_shortcut() -> 
 @pytest.mark.parametrize(
     ("after", "expected"),
     [
-        (lambda self, y: self.n(y) * y, ["conv", "call", "call"]),
-        (lambda _, y: functional.relu(y) * y, ["conv", "call", "call"]),
-        (lambda self, y: self.p(y).mean() * y, ["conv", "pooling", "call", "call"]),
-        (lambda _, y: (y + 1) * y, ["conv", "call", "call"]),
-        (lambda _, y: y + y, ["conv", "call"]),
+        (lambda self, y: self.n(y) * y, ["conv", "norm", "gate"]),
+        (lambda _, y: functional.relu(y) * y, ["conv", "call", "gate"]),
+        (lambda self, y: self.p(y).mean() * y, ["conv", "pooling", "call", "gate"]),
+        (lambda _, y: (y + 1) * y, ["conv", "call", "gate"]),
+        (lambda _, y: y + y, ["conv", "add"]),
     ],
     ids=["norm", "relu", "pool", "addition", "itself"],
 )
@@ -161,12 +176,12 @@ def test_nothing_goes_into_a_convolution_whose_outputs_are_used_twice(after: Any
 
 def test_the_order_decides_what_goes_in() -> None:
     parts = {"a": conv(), "n": nn.BatchNorm2d(8), "p": nn.MaxPool2d(2)}
-    assert layers(lambda self, x: self.n(functional.relu(self.a(x))), **parts) == ["conv relu", "call"]
-    assert layers(lambda self, x: self.n(self.p(self.a(x))), **parts) == ["conv pool", "call"]
-    assert layers(lambda self, x: functional.relu(self.a(x)) + x, **parts) == ["conv relu", "call"]
-    assert layers(lambda self, x: self.n(self.a(x) + x), **parts) == ["conv add", "call"]
-    assert layers(lambda self, x: self.n(self.n(self.a(x))), **parts) == ["conv norm", "call"]
-    assert layers(lambda self, x: self.a(x) + x + x, **parts) == ["conv add", "call"]
+    assert layers(lambda self, x: self.n(functional.relu(self.a(x))), **parts) == ["conv relu", "norm"]
+    assert layers(lambda self, x: self.n(self.p(self.a(x))), **parts) == ["conv pool", "norm"]
+    assert layers(lambda self, x: functional.relu(self.a(x)) + x, **parts) == ["conv relu", "add"]
+    assert layers(lambda self, x: self.n(self.a(x) + x), **parts) == ["conv add", "norm"]
+    assert layers(lambda self, x: self.n(self.n(self.a(x))), **parts) == ["conv norm", "norm"]
+    assert layers(lambda self, x: self.a(x) + x + x, **parts) == ["conv add", "add"]
 
 
 def test_a_layer_called_twice_is_two_layers_each_with_its_own_followers() -> None:
@@ -177,18 +192,49 @@ def test_a_layer_called_twice_is_two_layers_each_with_its_own_followers() -> Non
 @pytest.mark.parametrize(
     "layer",
     [
-        conv(groups=8),
-        nn.Conv2d(8, 8, 3, dilation=2),
         conv(padding_mode="circular"),
         nn.Conv2d(8, 8, 3, padding="same"),
-        conv(8, 12),
         nn.Conv2d(8, 8, 3, stride=(1, 2)),
+        nn.Conv2d(8, 8, 3, dilation=(1, 2)),
         nn.ConvTranspose2d(8, 8, 3),
     ],
-    ids=["groups", "dilation", "padding mode", "same", "channels", "strides", "transposed"],
+    ids=["padding mode", "same", "strides", "dilations", "transposed"],
 )
 def test_convolutions_the_kernels_do_not_know_are_pytorchs(layer: nn.Module) -> None:
     assert layers(lambda self, x: self.r(self.a(x)), a=layer, r=nn.ReLU()) == ["call", "call"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [conv(groups=8), conv(groups=2), nn.Conv2d(8, 8, 3, dilation=2), conv(8, 12), conv(3, 1)],
+    ids=["depthwise", "groups", "dilation", "channels", "few channels"],
+)
+def test_convolutions_the_kernels_know(layer: nn.Module) -> None:
+    assert layers(lambda self, x: self.r(self.a(x)), a=layer, r=nn.ReLU6()) == ["conv relu6"]
+
+
+def test_gates_and_additions_are_one_with_what_follows() -> None:
+    parts = {"a": conv(), "g": nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(8, 8, 1), nn.Sigmoid()), "r": nn.ReLU()}
+
+    def gated(self: Any, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.r(y * self.g(y) + x)
+
+    assert layers(gated, **parts) == ["conv", "pooling", "conv", "call", "gate add relu"]
+    assert layers(lambda self, x: self.r(self.r(x) + x), **parts) == ["call", "add relu"]
+    assert layers(lambda _, x: (x * 3) * x + x + x, **parts) == ["call", "gate add", "add"]
+
+
+def test_parts_of_a_picture_are_views_of_it() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        one, other = x.chunk(2, dim=1)
+        return torch.cat([self.a(one), torch.split(other, 2, 1)[1]], 1)
+
+    found = graph(forward, a=conv(4, 8)).layers
+    assert [describe(layer) for layer in found] == ["part", "part", "conv", "part", "concatenation"]
+    assert isinstance(found[0], Part)
+    assert found[0].split(numbers(1, 8, 2, 2))[1].shape == (1, 4, 2, 2)
+    assert layers(lambda _, x: x.chunk(2, 1)) == ["call"]  # nobody takes it apart
 
 
 def test_subclasses_of_layers_are_not_taken_for_them() -> None:
@@ -244,10 +290,10 @@ def test_folding_is_the_norm_of_the_convolution_in_float64() -> None:
 
 
 def test_a_norm_without_weights_scales_and_shifts() -> None:
-    norm = network(lambda self, x: self.n(x), n=nn.BatchNorm2d(4, affine=False)).n.double().eval()
-    scale, shift = scale_and_shift(norm)
+    norm = network(lambda self, x: self.n(x), n=nn.BatchNorm2d(4, affine=False)).n.eval()
+    scale, shift = scale_and_shift(norm, 4)
     x = numbers(2, 4, 3, 3).double()
-    torch.testing.assert_close(x * scale[:, None, None] + shift[:, None, None], norm(x))
+    torch.testing.assert_close(x * scale[:, None, None] + shift[:, None, None], norm.double()(x))
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 from pictures import numbers, part_of_larger, picture, relative_error, same_bits
 

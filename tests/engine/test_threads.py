@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 from pictures import numbers, picture, relative_error, same_bits
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 from networks import conv, error, network, numbers, randomised, torchvision_network
 
@@ -86,7 +86,7 @@ def pictures(images: int = 3, *, seed: int = 0) -> Tensor:
 
 
 def parts(fast: Accelerated) -> list[str]:
-    graph = fast._training_graph()
+    graph = fast._training.graph()
     ours = (Convolution3x3, FirstConvolution, Normalization, ReluPool)
     return [type(part).__name__ for name, part in graph.named_children() if isinstance(part, ours)]
 
@@ -128,7 +128,7 @@ def test_the_logits_of_auxiliary_heads_come_in_the_type_of_the_network() -> None
     assert isinstance(got, TrainingOutput)
     assert got.weight == expected.weight
     torch.testing.assert_close([got.logits, *got.auxiliary], [expected.logits, *expected.auxiliary])
-    assert any(isinstance(part, FirstConvolution) for part in fast._training_graph().modules())
+    assert any(isinstance(part, FirstConvolution) for part in fast._training.graph().modules())
     with torch.no_grad():
         torch.testing.assert_close(fast.eval()(images), model.eval()(images))
 

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convatlas.engine.accelerated import Accelerated, accelerate
-    from convatlas.engine.availability import needs_compiling, unavailable
+    from convatlas.engine.availability import unavailable
     from convatlas.engine.choice import LayerChoice
 
-__all__ = ["Accelerated", "LayerChoice", "accelerate", "needs_compiling", "unavailable"]
+__all__ = ["Accelerated", "LayerChoice", "accelerate", "unavailable"]
 
 _HOMES = {
     "Accelerated": "accelerated",
     "LayerChoice": "choice",
     "accelerate": "accelerated",
-    "needs_compiling": "availability",
     "unavailable": "availability",
 }
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
+import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves
 
 from convatlas.engine.availability import unavailable
-from convatlas.engine.choice import Chooser, LayerChoice
-from convatlas.engine.compiler import make_ready
+from convatlas.engine.choice import Chooser, LayerChoice, take_turns
+from convatlas.engine.freshness import Form, Values, is_watched
 from convatlas.engine.graph import Graph, evaluating, trace
-from convatlas.engine.jobs import EVALUATION, TRAINING
 from convatlas.engine.program import Program, Weights
 from convatlas.engine.threads import keep_freed_memory
 from convatlas.engine.training_graph import trace_for_training
@@ -26,6 +28,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SHAPES_KEPT = 3  # programs of other shapes are forgotten, with their memory
+OURS, PYTORCHS = "convatlas", "torch"  # what may run a whole network
+IN_EVALUATION, IN_TRAINING = "all of it, in evaluation", "all of it, in training"
+TRIED_IMAGES = 16  # of a batch, when a whole training step is compared
+CLEARLY_FASTER = 3.0  # than PyTorch's first call, which is slower than the next ones: no more are waited for
 
 
 def accelerate(model: nn.Module, example: Tensor, choices: Mapping[str, str] | None = None) -> Accelerated:
@@ -34,9 +40,9 @@ def accelerate(model: nn.Module, example: Tensor, choices: Mapping[str, str] | N
     >>> fast = accelerate(model.eval(), torch.zeros(8, 3, 224, 224))   # doctest: +SKIP
     >>> fast(images)                                                   # doctest: +SKIP
 
-    Parameters, buffers and the training flag are the model's own, and may change at any time. Where the engine does not
-    apply (another device or type, hooks on a layer, gradients of a network that is being evaluated) the model itself is
-    called. Layers must not be exchanged for others: accelerate the network again.
+    Parameters, buffers, layers and the training flag are the model's own, and may change at any time; what cannot be
+    noticed, ``refresh`` is for. Where the engine does not apply (another device or type, hooks, gradients of a network
+    that is being evaluated, a network that PyTorch runs faster) the model itself is called.
 
     Args:
         model: any network of one input; what fx cannot trace is called as it is.
@@ -56,58 +62,68 @@ class Accelerated(nn.Module):
         self.model = model
         self.training = model.training
         self._chooser = Chooser(choices)
+        self._form = Form(model)
         self._programs = _Programs(model, self._chooser)
-        # lists hide modules from nn.Module: the parameters of these are the model's
-        self._parts = list(model.modules())
-        self._graphs: dict[tuple[bool, ...], nn.Module] = {}
-        self._lock = threading.Lock()
+        self._training = _Training(model, self._chooser)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Accelerated, (self.model, self.choices)  # programs are addresses of this process's memory
 
     @property
     def choices(self) -> dict[str, str]:
-        """Which kernel does each shape of layer that was met so far."""
+        """Which kernel does each shape of layer that was met so far, and what runs the whole network."""
         return dict(self._chooser.choices)
+
+    @property
+    def why_not(self) -> str | None:
+        """Why PyTorch runs the network as it is set now, to train or to evaluate; None where the engine does."""
+        return self._chooser.why_torch(IN_TRAINING if self.model.training else IN_EVALUATION)
 
     def explain(self) -> list[LayerChoice]:
         """Which kernel does each layer that was met so far, and how long each took when they were compared."""
         return list(self._chooser.layers.values())
 
+    def refresh(self) -> None:
+        """Read the network's weights again: after changes behind PyTorch's back that only a look at all would show."""
+        self._form = Form(self.model)
+        self._programs.forget()
+        self._training.forget()
+
     def prepare(self, example: Tensor) -> None:
         """Compile, choose and allocate for inputs like ``example``, so that the first call is as quick as others."""
-        if _suits(example):
-            make_ready(TRAINING if self.model.training else EVALUATION)
-            with torch.inference_mode(), evaluating(self.model):
-                self._programs.run(example)
+        if not _suits(example):
+            return
+        self._follow()
+        with evaluating(self.model), torch.inference_mode():
+            self._programs.prepare(example)
         if self.model.training:
             self._programs.forget()  # of what was learnt, training needs only the choices
+            self._training.prepare(example)
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs for images [N, C, H, W]."""
         if not self._applies(images):
             return cast(Tensor, self.model(images))
         if self.model.training:
-            return cast(Tensor, self._training_graph()(images))
+            self._programs.forget()  # what they hold would be stale after the next step of an optimizer
+            return cast(Tensor, self._training.graph()(images))
         return self._programs.run(images)
 
     def _applies(self, images: Tensor) -> bool:
-        if not _suits(images) or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if not _suits(images) or _is_observed():
             return False
-        if any(map(_has_hooks, self._parts)):
-            return False  # whoever hung a hook on a layer wants that very layer to be called
+        parts = self._follow()
+        if is_watched(parts):
+            return False
         if self.model.training:
             return True
-        return not torch.is_grad_enabled() and not any(part.training for part in self._parts)
+        return not torch.is_grad_enabled() and not any(part.training for part in parts)
 
-    def _training_graph(self) -> nn.Module:
-        flags = tuple(part.training for part in self._parts)  # the network's code may ask for them
-        with self._lock:
-            if flags not in self._graphs:
-                keep_freed_memory()
-                graph = _attempt("training", lambda: trace_for_training(self.model, self._chooser))
-                self._graphs[flags] = graph or self.model
-            return self._graphs[flags]
+    def _follow(self) -> Sequence[nn.Module]:
+        """The network's parts as they are now; what was made from other ones is given up."""
+        if not self._form.holds():
+            self.refresh()
+        return self._form.parts
 
 
 class _Programs:
@@ -115,45 +131,60 @@ class _Programs:
 
     def __init__(self, model: nn.Module, chooser: Chooser) -> None:
         self._model = model
-        self._parts = list(model.modules())
         self._chooser = chooser
         self._lock = threading.Lock()
-        self._state: tuple[Any, ...] = ()
+        self._values: Values | None = None
         self._graph: Graph | None = None
         self._weights = Weights()
         self._idle: OrderedDict[tuple[int, ...], list[Program | None]] = OrderedDict()
 
     def run(self, images: Tensor) -> Tensor:
         """The network's outputs."""
-        shape = tuple(images.shape)
-        with self._lock:
-            self._refresh()
-            weights = self._weights
-            idle = self._idle.setdefault(shape, [])
-            self._idle.move_to_end(shape)
-            program = idle.pop() if idle else self._build(images)
+        if self._chooser.choices.get(IN_EVALUATION) == PYTORCHS:
+            return cast(Tensor, self._model(images))
+        program, weights = self._take(images)
         try:
             return cast(Tensor, self._model(images)) if program is None else program(images)
         finally:
-            self._give_back(shape, program, weights)
+            self._give_back(tuple(images.shape), program, weights)
+
+    def prepare(self, images: Tensor) -> None:
+        """Build the program, and compare it with the network itself."""
+        program, weights = self._take(images)
+        self._give_back(tuple(images.shape), program, weights)
+        if program is not None and self._graph is not None:
+            calls = {OURS: lambda: program(images), PYTORCHS: lambda: self._model(images)}
+            case = f"{_digest(self._model, self._graph.module.code)} {tuple(images.shape)}"
+            self._chooser.choose_network(IN_EVALUATION, case, lambda: _compare(calls))
 
     def forget(self) -> None:
         """Give back all memory."""
         with self._lock:
-            self._weights = Weights()
-            self._idle.clear()
+            self._graph = None
+            self._start_again()
 
-    def _refresh(self) -> None:
-        """Begin anew where a parameter or buffer is no longer what it was."""
-        tensors = (each for part in self._parts for each in (*part._parameters.values(), *part._buffers.values()))
-        state = tuple(_state(tensor) for tensor in tensors if tensor is not None)
-        if state == self._state:
-            return
-        self._state = state
+    def _start_again(self) -> None:
+        self._values = None
         self._weights = Weights()
         self._idle.clear()
 
+    def _take(self, images: Tensor) -> tuple[Program | None, Weights]:
+        with self._lock:
+            self._refresh()
+            shape = tuple(images.shape)
+            idle = self._idle.setdefault(shape, [])
+            self._idle.move_to_end(shape)
+            return (idle.pop() if idle else self._build(images)), self._weights
+
+    def _refresh(self) -> None:
+        """Begin anew where the numbers are no longer what they were."""
+        if self._values is None or not self._values.hold():
+            self._start_again()
+            self._values = Values(self._model)
+
     def _build(self, images: Tensor) -> Program | None:
+        if self._values is None or not self._values.are_readable:
+            return None
         if self._graph is None:
             self._graph = _attempt("evaluation", lambda: trace(self._model))
         graph = self._graph
@@ -171,22 +202,99 @@ class _Programs:
                 self._idle.popitem(last=False)
 
 
-def _has_hooks(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
+class _Training:
+    """The graphs that a network is trained with, by which of its parts are in training."""
+
+    def __init__(self, model: nn.Module, chooser: Chooser) -> None:
+        self._model = model
+        self._chooser = chooser
+        self._lock = threading.Lock()
+        self._graphs: dict[tuple[bool, ...], nn.Module] = {}
+
+    def graph(self) -> nn.Module:
+        """What trains the network as it is now: a graph of the engine's layers, or the network itself."""
+        if self._chooser.choices.get(IN_TRAINING) == PYTORCHS:
+            return self._model
+        flags = tuple(part.training for part in self._model.modules())  # the network's code may ask for them
+        with self._lock:
+            if flags not in self._graphs:
+                keep_freed_memory()
+                graph = _attempt("training", lambda: trace_for_training(self._model, self._chooser))
+                self._graphs[flags] = graph or self._model
+            return self._graphs[flags]
+
+    def forget(self) -> None:
+        """Trace again when it is next asked."""
+        with self._lock:
+            self._graphs.clear()
+
+    def prepare(self, images: Tensor) -> None:
+        """Choose the kernels, and compare a step with the network's own."""
+        graph = self.graph()
+        if graph is self._model:
+            return
+        few = images[:TRIED_IMAGES]
+        with _left_as_it_is(self._model):
+            with evaluating(self._model), torch.no_grad():
+                graph(images)
+            calls = {
+                OURS: lambda: _step(graph, self._model, few),
+                PYTORCHS: lambda: _step(self._model, self._model, few),
+            }
+            case = f"{_digest(self._model, str(graph.code))} in training {tuple(few.shape)}"
+            self._chooser.choose_network(IN_TRAINING, case, lambda: _compare(calls))
 
 
-def _state(tensor: Tensor) -> tuple[int, ...]:
-    """What is different after a change. Fused optimizers and ``tensor.data`` change values, but not the version."""
-    version = 0 if tensor.is_inference() else tensor._version
-    address = tensor.data_ptr()
-    if tensor.dtype != torch.float32 or not tensor.is_cpu or address == 0:
-        return address, version
-    return address, version, ctypes.c_int32.from_address(address).value  # the first value stands for all of them
+def _step(module: nn.Module, model: nn.Module, images: Tensor) -> None:
+    """Forward and backward, whose results nobody wants."""
+    outputs = [leaf for leaf in tree_leaves(module(images)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad([output.sum() for output in outputs], parameters, allow_unused=True)
+
+
+def _compare(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Milliseconds of each."""
+    ours = take_turns({OURS: calls[OURS]}, rounds=2)
+    first = take_turns({PYTORCHS: calls[PYTORCHS]}, rounds=1)
+    if first[PYTORCHS] > CLEARLY_FASTER * ours[OURS]:
+        return ours | first
+    return take_turns(calls)
+
+
+@contextmanager
+def _left_as_it_is(model: nn.Module) -> Any:
+    """Put back the buffers that training changes, and the random numbers that it draws."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
+
+
+def _digest(model: nn.Module, code: str) -> str:
+    """Names a network by its code and the shapes in it, not by its numbers."""
+    shapes = [tuple(tensor.shape) for tensor in model.state_dict().values()]
+    layers = [repr(part) for part in model.modules() if not any(part.children())]
+    return hashlib.sha256(repr((code, shapes, layers)).encode()).hexdigest()[:16]
+
+
+def _is_observed() -> bool:
+    """Whether what runs now is being compiled, traced, counted or transformed: then it is the model that is meant."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _suits(images: Any) -> bool:
     return (
-        isinstance(images, Tensor)
+        type(images) in (Tensor, nn.Parameter)
         and images.dim() == 4
         and images.dtype == torch.float32
         and images.device.type == "cpu"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import cast
 
@@ -15,16 +17,21 @@ import torch
 from torch import Tensor
 
 from convatlas.engine.compiler import fingerprint
-from convatlas.engine.convolutions import Geometry, empty_picture
+from convatlas.engine.convolutions import FLOAT, Geometry, empty_picture
 from convatlas.engine.jobs import POSITIONS, TILE
+from convatlas.engine.processor import cache_bytes
 from convatlas.engine.threads import thread_count
 from convatlas.errors import StorageError
 from convatlas.files import cache_directory, write_json
 
-ENOUGH_TILES = 256  # more of them take longer, but in proportion
-ROUNDS = 5
+log = logging.getLogger(__name__)
+
+WHOLE = "the network"  # as a layer among others, in an explanation
+ENOUGH_PIXELS = 4096  # of outputs; more of them take longer, but in proportion
+ROUNDS = 3
+HOPELESS = 1.5  # times as slow as the fastest: not tried again
 MARGIN = 1.05
-CACHED_VALUES = 16 * 2**20  # 64 MB, more than most processors keep
+CACHED_BYTES = (2**23, 2**26)  # the least and the most that is read to have the caches forget: 8 and 64 MB
 
 Prepare = Callable[[Tensor, Tensor], Callable[[], object]]  # from a picture and room for the outputs to a call
 
@@ -42,15 +49,17 @@ class LayerChoice:
 class Chooser:
     """Chooses a kernel for each shape of layer, and remembers.
 
+    ``measures`` is false where kernels are given.
+
     Args:
         given: shape -> kernel, as a run has recorded it. Then nothing is measured, so that the choice does not depend
-            on the moment: a shape that is not among them is done by the kernel with fewer multiplications.
+            on the moment: a shape that is not among them is done by the engine's kernel with fewest multiplications.
     """
 
     def __init__(self, given: Mapping[str, str] | None = None) -> None:
         self.choices = dict(given or {})
         self.layers: dict[tuple[str, str], LayerChoice] = {}
-        self._measures = given is None
+        self.measures = given is None
         self._times: dict[str, dict[str, float]] = {}
 
     @cached_property
@@ -61,34 +70,64 @@ class Chooser:
     def _measured(self) -> dict[str, dict[str, float]]:
         return _read(self._path)
 
-    def choose(self, layer: str, geometry: Geometry, x: Tensor, kernels: Mapping[str, Prepare]) -> str:
-        """The name of the kernel for inputs of this shape: the fastest of ``kernels``, "winograd" and "direct"."""
-        shape = describe(geometry, x)
-        if shape not in self.choices:
+    def choose(self, layer: str, geometry: Geometry, x: Tensor, kernels: Mapping[str, Prepare], when: str = "") -> str:
+        """The name of the kernel for inputs of this shape.
+
+        Args:
+            layer: its name, to be shown.
+            geometry: its sizes.
+            x: a picture as it will see.
+            kernels: those that can do it, by name; the first is taken where nothing may be measured.
+            when: words before the shape where the choice is not that of an evaluation.
+        """
+        shape = when + describe(geometry, x)
+        if not saves_multiplications(geometry, x):
+            kernels = {name: prepare for name, prepare in kernels.items() if name != "winograd"}
+        if self.choices.get(shape) not in kernels:
             self.choices[shape] = self._choice(geometry, shape, x, kernels)
         times = self._times.get(shape, {})
         self.layers[layer, shape] = LayerChoice(layer, shape, self.choices[shape], times)
         return self.choices[shape]
 
-    def _choice(self, geometry: Geometry, shape: str, x: Tensor, kernels: Mapping[str, Prepare]) -> str:
-        if not saves_multiplications(geometry, x):
-            return "direct"
-        if not self._measures:
-            return "winograd"
-        self._times[shape] = self._compare(geometry, shape, x, kernels)
-        return _fastest(self._times[shape])
+    def choose_network(self, when: str, case: str, measure: Callable[[], dict[str, float]]) -> None:
+        """Decide what runs a whole network, as ``measure`` finds the milliseconds of each."""
+        if self.measures:
+            self._times[when] = self._compare(case, ("convatlas", "torch"), measure)
+            self.choices[when] = fastest(self._times[when])
+            self.layers[WHOLE, when] = LayerChoice(WHOLE, when, self.choices[when], self._times[when])
 
-    def _compare(self, geometry: Geometry, shape: str, x: Tensor, kernels: Mapping[str, Prepare]) -> dict[str, float]:
-        images = _enough_images(geometry, x)
-        case = f"{images} x {shape}"
-        if case not in self._measured:
-            self._measured[case] = _measure(geometry, x[:images], kernels)
+    def why_torch(self, when: str) -> str | None:
+        """In words, why PyTorch runs a whole network; None where it does not."""
+        if self.choices.get(when) != "torch":
+            return None
+        times = self._times.get(when)
+        measured = f": {times['torch']:.3g} ms, the engine {times['convatlas']:.3g}" if times else ""
+        return f"PyTorch runs this network faster on this machine{measured}"
+
+    def _compare(self, case: str, names: Collection[str], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Milliseconds by name, as ``measure`` finds them, or as they were found on this machine before."""
+        if set(self._measured.get(case, ())) != set(names):
+            _say_once()
+            self._measured[case] = measure()
             with suppress(StorageError):  # it is measured again next time
                 write_json(self._path, self._measured)
         return self._measured[case]
 
+    def _choice(self, geometry: Geometry, shape: str, x: Tensor, kernels: Mapping[str, Prepare]) -> str:
+        if not self.measures or len(kernels) == 1:
+            return next(iter(kernels))
+        images = _enough_images(geometry, x)
+        case = f"{images} x {shape}: {', '.join(kernels)}"
+        self._times[shape] = self._compare(case, kernels.keys(), lambda: _measure(geometry, x[:images], kernels))
+        return fastest(self._times[shape])
 
-def _fastest(times: Mapping[str, float]) -> str:
+
+@cache
+def _say_once() -> None:
+    log.warning("comparing kernels for this network on this machine; this happens once and takes some seconds")
+
+
+def fastest(times: Mapping[str, float]) -> str:
     """The kernel with the least time; the first named unless another is clearly faster, for measurements are noisy."""
     first = next(iter(times))
     return min(times, key=lambda name: times[name] * (1 if name == first else MARGIN))
@@ -104,12 +143,16 @@ def describe(geometry: Geometry, x: Tensor) -> str:
     """A layer's shape in words, such as ``3x3 pad 1, 64 -> 128, 56x56``; for any number of images."""
     high, wide = geometry.kernel
     sizes = f"{geometry.channels} -> {geometry.out_channels}, {x.shape[2]}x{x.shape[3]}"
-    return f"{high}x{wide} pad {geometry.padding[0]}, {sizes}"
+    special = (("stride", geometry.stride), ("groups", geometry.groups), ("dilation", geometry.dilation))
+    rest = "".join(f", {name} {value}" for name, value in special if value > 1)
+    pads = geometry.padding
+    pad = f"{pads[0]}" if pads[0] == pads[1] else f"{pads[0]}x{pads[1]}"
+    return f"{high}x{wide} pad {pad}, {sizes}{rest}"
 
 
 def _enough_images(geometry: Geometry, x: Tensor) -> int:
     high, wide = geometry.output_size(x.shape[2], x.shape[3])
-    return min(x.shape[0], max(1, ENOUGH_TILES // _tiles(high, wide)))
+    return min(x.shape[0], max(1, ENOUGH_PIXELS // (high * wide)))
 
 
 def _tiles(high: int, wide: int) -> int:
@@ -123,14 +166,27 @@ def _measure(geometry: Geometry, x: Tensor, kernels: Mapping[str, Prepare]) -> d
         calls = {name: prepare(x, y) for name, prepare in kernels.items()}
         for call in calls.values():
             call()
-        elsewhere = torch.zeros(CACHED_VALUES)
-        rounds = [{name: _seconds(call, elsewhere) for name, call in calls.items()} for _ in range(ROUNDS)]
-    return {name: round(min(times[name] for times in rounds) * 1000, 4) for name in calls}
+        return take_turns(calls)
 
 
-def _seconds(call: Callable[[], object], elsewhere: Tensor) -> float:
-    """Of one call whose weights are not in the caches any more, as in a network: other layers have used those since."""
-    elsewhere.add_(1)
+def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int | None = None) -> dict[str, float]:
+    """Milliseconds of each call, the best of several rounds; one that is far behind is not waited for again.
+
+    Before a round the caches are made to forget, as in a network: other layers have used them since.
+    """
+    least, most = CACHED_BYTES
+    elsewhere = torch.zeros(min(max(2 * cache_bytes(3), least), most) // FLOAT)
+    best = dict.fromkeys(calls, math.inf)
+    for number in range(rounds or ROUNDS):
+        elsewhere.add_(1)
+        names = [name for name in calls if best[name] <= HOPELESS * min(best.values())]
+        start = number % len(names)  # whoever comes first finds nothing in the caches
+        for name in names[start:] + names[:start]:
+            best[name] = min(best[name], _seconds(calls[name]))
+    return {name: round(seconds * 1000, 4) for name, seconds in best.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -146,5 +202,8 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _are_times(value: object) -> bool:
-    is_complete = isinstance(value, dict) and value.keys() == {"winograd", "direct"}
-    return is_complete and all(isinstance(time, float | int) for time in cast(dict[str, object], value).values())
+    if not isinstance(value, dict):
+        return False
+    return all(
+        isinstance(time, float | int) and math.isfinite(time) for time in cast(dict[str, object], value).values()
+    )

@@ -1,26 +1,26 @@
-"""Kernels as machine code: compiled by Numba once a machine, kept in the user's cache, loaded without Numba.
+"""Kernels as machine code: compiled by LLVM once a machine, kept in the user's cache.
 
-Loading Numba takes half a second and compiling takes many; a kept object takes milliseconds. What is kept is named by
-a hash of the kernels' sources, of the compiler's version and of the processor, so it is never stale.
+Compiling one takes a few tenths of a second; loading what was kept takes milliseconds. What is kept is named by a hash
+of the sources, of the compiler's version, of the processor and of the width of its vectors, so it is never stale.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import subprocess
-import sys
+import logging
 import threading
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from convatlas.engine.jobs import TRAINING, Kernel
+from convatlas.engine.jobs import LANES, Kernel
 from convatlas.errors import StorageError
 from convatlas.files import cache_directory, replacing
+
+log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
 
@@ -33,7 +33,7 @@ def address_of(kernel: Kernel) -> int:
     """Where the machine code of a kernel is; compiled if it never was on this machine.
 
     Raises:
-        ImportError: neither kept machine code nor Numba is there.
+        ImportError: llvmlite is not installed.
     """
     found = _addresses.get(kernel)
     if found is not None:
@@ -44,36 +44,21 @@ def address_of(kernel: Kernel) -> int:
         return _addresses[kernel]
 
 
-def are_ready(kernels: Iterable[Kernel]) -> bool:
-    """Whether none of them has to be compiled."""
-    return all(kernel in _addresses or _path_of(kernel).is_file() for kernel in kernels)
-
-
-def make_ready(kernels: Sequence[Kernel]) -> None:
-    """Compile what never was on this machine: half of it in a second process, since Numba uses one core.
-
-    Both go through the list, from its two ends, and leave out what is kept by then.
-    """
-    if are_ready(kernels):
-        return
-    names = [f"{kernel.module}.{kernel.name}" for kernel in reversed(kernels)]
-    with (
-        suppress(OSError),
-        subprocess.Popen([sys.executable, "-m", "convatlas.engine.compiler", *names], stderr=subprocess.DEVNULL),
-    ):
-        for kernel in kernels:
-            address_of(kernel)
-
-
 def _object_of(kernel: Kernel) -> bytes:
     path = _path_of(kernel)
     kept = _read(path)
     if kept is not None:
         return kept
+    _say_once()
     machine_code = _compile(kernel)
     with suppress(StorageError), replacing(path) as temporary:  # where that fails it is compiled again next time
         temporary.write_bytes(_digest(machine_code) + machine_code)
     return machine_code
+
+
+@cache
+def _say_once() -> None:
+    log.warning("compiling the CPU engine for this processor; this happens once and takes a few seconds")
 
 
 def _path_of(kernel: Kernel) -> Path:
@@ -102,11 +87,11 @@ def fingerprint() -> str:
 
     digest = hashlib.sha256()
     here = Path(__file__)
-    for source in (here, here.with_name("jobs.py"), *sorted(here.parent.glob("kernels/*.py"))):
+    beside = (here.with_name(name) for name in ("codegen.py", "jobs.py"))
+    for source in (here, *beside, *sorted(here.parent.glob("kernels/*.py"))):
         digest.update(source.read_bytes())
     machine = (binding.get_default_triple(), binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
-    versions = (metadata.version("llvmlite"), metadata.version("numba"))
-    digest.update(repr((versions, machine)).encode())
+    digest.update(repr((metadata.version("llvmlite"), machine, LANES)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -116,8 +101,11 @@ def _compile(kernel: Kernel) -> bytes:
     from convatlas.engine.kernels.entry import compile_kernel
 
     body = getattr(importlib.import_module(f"convatlas.engine.kernels.{kernel.module}"), kernel.name)
-    assembly = compile_kernel(kernel, body)
-    return bytes(_target_machine().emit_object(binding.parse_assembly(assembly)))
+    machine = _target_machine()
+    module = binding.parse_assembly(compile_kernel(kernel, body))
+    passes = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(module, passes)
+    return bytes(machine.emit_object(module))
 
 
 def _load(kernel: Kernel, machine_code: bytes) -> int:
@@ -138,8 +126,3 @@ def _target_machine() -> Any:
     return binding.Target.from_default_triple().create_target_machine(
         cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True
     )
-
-
-if __name__ == "__main__":  # the second process of `make_ready`
-    for _name in sys.argv[1:]:
-        _object_of(next(kernel for kernel in TRAINING if f"{kernel.module}.{kernel.name}" == _name))

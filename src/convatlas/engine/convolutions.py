@@ -1,4 +1,4 @@
-"""Convolutions of pictures in memory: what a layer is, how its weights are laid out, and the two kernels that do it.
+"""Convolutions of pictures in memory: what a layer is, how its weights are laid out, and the kernels that do it.
 
 Pictures are float32 tensors [N, C, H, W] whose channels lie side by side (``torch.channels_last``, or a slice of the
 channels of one).
@@ -18,6 +18,7 @@ from convatlas.engine.jobs import (
     APART,
     COLUMNS,
     CONVOLUTION,
+    DEPTHWISE,
     GRADIENT_FINISH,
     GRADIENT_PRODUCT,
     GRADIENT_TRANSFORM,
@@ -29,11 +30,13 @@ from convatlas.engine.jobs import (
     WINOGRAD,
     WINOGRAD_WEIGHT,
 )
+from convatlas.engine.processor import cache_bytes
 
 CHUNK = 64  # output channels between two visits to the products of a block
 FLOAT = 4  # bytes
+LEAST_CHANNELS = 8  # of inputs and outputs: with fewer, most of a vector is empty
 LEAST_TILES = 128  # of one product for the gradient of a weight
-GRADIENT_VALUES = 1_500_000  # of both operands of those products together: 6 MB, measured on a last cache of 32
+LAST_CACHE_SHARE = 0.2  # that the operands of those products may fill: the sums, and other processes, want the rest
 GRADIENT_BLOCK = 8  # tiles a task
 SHARES = 16  # sums of their own that the gradient of a small weight is added up from
 PIXELS = 256  # whose inputs are gathered at once for it
@@ -41,18 +44,20 @@ PIXELS = 256  # whose inputs are gathered at once for it
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a convolution layer, as ``torch.nn.Conv2d`` has them; without dilation and groups."""
+    """The sizes of a convolution layer, as ``torch.nn.Conv2d`` has them."""
 
     channels: int
     out_channels: int
     kernel: tuple[int, int]
     stride: int
     padding: tuple[int, int]
+    groups: int = 1
+    dilation: int = 1
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the outputs."""
-        high = (height + 2 * self.padding[0] - self.kernel[0]) // self.stride + 1
-        wide = (width + 2 * self.padding[1] - self.kernel[1]) // self.stride + 1
+        high = (height + 2 * self.padding[0] - self.dilation * (self.kernel[0] - 1) - 1) // self.stride + 1
+        wide = (width + 2 * self.padding[1] - self.dilation * (self.kernel[1] - 1) - 1) // self.stride + 1
         return high, wide
 
     @property
@@ -60,25 +65,29 @@ class Geometry:
         """Whether F(4x4, 3x3) computes it: 3x3, stride 1, the same padding of 0 or 1 on all sides."""
         return (
             self.kernel == (3, 3)
-            and self.stride == 1
+            and self.stride == self.dilation == self.groups == 1
             and self.padding in ((0, 0), (1, 1))
-            and self.channels % LANES == 0
-            and self.out_channels % LANES == 0
+            and min(self.channels, self.out_channels) >= LEAST_CHANNELS
         )
 
     @property
-    def suits_direct(self) -> bool:
-        """Whether the direct kernel computes it."""
-        return self.out_channels % LANES == 0
+    def is_depthwise(self) -> bool:
+        """Whether every channel has a kernel of its own and one output."""
+        return self.groups == self.channels == self.out_channels > 1
+
+    @property
+    def depth(self) -> int:
+        """Inputs that are gathered for an output pixel, all groups together."""
+        return self.kernel[0] * self.kernel[1] * self.channels
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What is done to the outputs before they are stored: ``pool(relu(y + bias + residual))``, each only if given."""
+    """What is done to the outputs before they are stored: ``pool(activation(y + bias + residual))``, each if given."""
 
     bias: Tensor | None = None
     residual: Tensor | None = None
-    relu: bool = False
+    activation: int = 0  # RELU or RELU6
     pool: bool = False  # 2x2, stride 2; without a residual
 
 
@@ -110,32 +119,35 @@ def empty_picture(images: int, channels: int, height: int, width: int) -> Tensor
     return torch.empty((images, channels, height, width), memory_format=torch.channels_last)
 
 
-def pack_weight(weight: Tensor) -> Tensor:
-    """Weights [out, in, h, w] as the panels of the direct kernel: [out / 16, h * w * in, 16]."""
-    matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    matrix = functional.pad(matrix, (0, -weight.shape[0] % COLUMNS))
-    return matrix.reshape(matrix.shape[0], -1, COLUMNS).permute(1, 0, 2).contiguous()
+def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
+    """Weights [out, in, h, w] as the panels of the direct kernel, one after another, group by group.
+
+    A panel is [h * w * in, two vectors], the last of a group one vector wide where that is enough.
+    """
+    outputs = weight.shape[0] // groups
+    matrix = weight.reshape(groups, outputs, *weight.shape[1:]).permute(0, 3, 4, 2, 1).reshape(groups, -1, outputs)
+    matrix = functional.pad(matrix, (0, -outputs % LANES))
+    whole = matrix.shape[2] // COLUMNS * COLUMNS
+    panels = matrix[..., :whole].reshape(groups, matrix.shape[1], -1, COLUMNS).transpose(1, 2)
+    return torch.cat([panels.flatten(1), matrix[..., whole:].flatten(1)], dim=1).flatten()
 
 
 def transform_weight(weight: Tensor, *, turned: bool = False, reuse: bool = False) -> Tensor:
     """Weights [out, in, 3, 3] in the Winograd domain, as panels.
 
     Args:
-        weight: float32; the numbers of channels are multiples of 8.
+        weight: float32.
         turned: those of the gradient of the input: rotated by half a turn, outputs and inputs exchanged.
         reuse: into memory that this thread's next call with ``reuse`` overwrites.
     """
     weight = weight.detach().contiguous(memory_format=torch.channels_last)
     outputs, inputs = weight.shape[:2]
     columns, depth = (inputs, outputs) if turned else (outputs, inputs)
-    padded = -(-columns // COLUMNS) * COLUMNS
-    size = POSITIONS * padded * depth
+    size = POSITIONS * _whole_vectors(columns) * depth
     transformed = threads.workspace("transformed", size) if reuse else torch.empty(size)
-    if padded > columns:
-        transformed.zero_()
     threads.run(
         WINOGRAD_WEIGHT,
-        tasks=inputs // LANES * (outputs // LANES),
+        tasks=_whole_vectors(inputs) // LANES * (_whole_vectors(outputs) // LANES),
         scratch=POSITIONS * LANES * (LANES + 1) * FLOAT,
         w=weight.data_ptr(),
         w_out=9 * inputs,
@@ -197,8 +209,9 @@ def weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor |
     tiles_high, tiles_wide = -(-out_height // TILE), -(-out_width // TILE)
     tiles = x.shape[0] * tiles_high * tiles_wide
     panels = -(-geometry.channels // COLUMNS)
-    rows = -(-geometry.out_channels // ROWS) * ROWS
-    at_once = min(tiles, max(LEAST_TILES, GRADIENT_VALUES // (POSITIONS * (panels * COLUMNS + rows))))
+    rows = max(-(-geometry.out_channels // ROWS) * ROWS, _whole_vectors(geometry.out_channels))
+    fitting = int(LAST_CACHE_SHARE * cache_bytes(3)) // (FLOAT * POSITIONS * (panels * COLUMNS + rows))
+    at_once = min(tiles, max(LEAST_TILES, fitting))
     v_panel, d_row, u_row = at_once * COLUMNS, rows, panels * COLUMNS
     v_apart, d_apart, u_apart = panels * v_panel + APART, at_once * d_row + APART, rows * u_row + APART
     v, d, u = (
@@ -225,8 +238,8 @@ def weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor |
         threads.run(
             GRADIENT_PRODUCT,
             tasks=POSITIONS,
+            channels=geometry.channels,
             out_channels=geometry.out_channels,
-            panels=panels,
             onto=int(first > 0),
             u=u.data_ptr(),
             u_apart=u_apart,
@@ -253,9 +266,9 @@ def direct(
     panels: Tensor,
     y: Tensor,
     epilogue: Epilogue,
-    activation: tuple[Tensor, Tensor] | None = None,
+    pre_norm: tuple[Tensor, Tensor] | None = None,
 ) -> Callable[[], None]:
-    """A call that convolves ``x`` into ``y`` as one matrix product.
+    """A call that convolves ``x`` into ``y`` as matrix products.
 
     Args:
         geometry: the layer.
@@ -263,34 +276,57 @@ def direct(
         panels: weights as ``pack_weight`` makes them.
         y: the output picture.
         epilogue: what is done to the outputs; not a pool.
-        activation: scale and shift [channels] of the inputs, which then go through ReLU; for a layer without padding.
+        pre_norm: scale and shift [channels] of the inputs, which then go through ReLU; for a layer without padding.
     """
-    height, width = x.shape[2:]
     pixels = y.shape[0] * y.shape[2] * y.shape[3]
-    depth = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
-    columns = -(-geometry.out_channels // COLUMNS) * COLUMNS
-    block, splits = _direct_blocks(pixels, depth, columns)
+    columns = _whole_vectors(geometry.out_channels) + (COLUMNS if geometry.groups > 1 else 0)
+    block, splits = _direct_blocks(pixels, geometry)
     job = threads.Job(
         CONVOLUTION,
         tasks=-(-pixels // block) * splits,
-        owners=(x, y, panels, epilogue, activation),
-        scratch=block * (columns + depth) * FLOAT,
+        owners=(x, y, panels, epilogue, pre_norm),
+        scratch=block * (columns + geometry.depth) * FLOAT,
         **picture("x", x),
         **picture("y", y),
-        **_sizes(geometry, height, width),
+        **_sizes(geometry, x.shape[2], x.shape[3]),
+        **_kernel(geometry),
         **_epilogue(epilogue),
-        kernel_height=geometry.kernel[0],
-        kernel_width=geometry.kernel[1],
-        stride=geometry.stride,
-        pad_height=geometry.padding[0],
-        pad_width=geometry.padding[1],
+        groups=geometry.groups,
         weight=panels.data_ptr(),
         pixels=pixels,
         block=block,
         splits=splits,
-        packed=int(activation is not None or not _is_matrix(geometry, x)),
-        scale=activation[0].data_ptr() if activation else 0,
-        shift=activation[1].data_ptr() if activation else 0,
+        packed=int(pre_norm is not None or not _is_matrix(geometry, x)),
+        deep=cache_bytes(1) // (COLUMNS * FLOAT),
+        scale=pre_norm[0].data_ptr() if pre_norm else 0,
+        shift=pre_norm[1].data_ptr() if pre_norm else 0,
+    )
+
+    def call() -> None:
+        job.run()
+
+    return call
+
+
+def depthwise(geometry: Geometry, x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], None]:
+    """A call that convolves each channel of ``x`` by a kernel of its own.
+
+    Args:
+        geometry: a depthwise layer.
+        x, y: the pictures.
+        weight: [h * w, channels], in one piece.
+        epilogue: what is done to the outputs; not a pool.
+    """
+    job = threads.Job(
+        DEPTHWISE,
+        tasks=y.shape[0] * y.shape[2],
+        owners=(x, y, weight, epilogue),
+        **picture("x", x),
+        **picture("y", y),
+        **_sizes(geometry, x.shape[2], x.shape[3]),
+        **_kernel(geometry),
+        **_epilogue(epilogue),
+        weight=weight.data_ptr(),
     )
 
     def call() -> None:
@@ -303,12 +339,12 @@ def direct_weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> T
     """The gradient of a small weight [out, in, h, w], such as a network's first, as one product over all pixels.
 
     Args:
-        geometry: a layer whose ``out_channels`` are a multiple of 16.
+        geometry: a layer whose ``out_channels`` are whole vectors; without groups.
         x: the input picture.
         gradient: that of the outputs, in ``torch.channels_last`` without gaps.
     """
     high, wide = geometry.kernel
-    depth = high * wide * geometry.channels
+    depth = geometry.depth
     rows = -(-depth // ROWS) * ROWS
     pixels = gradient.numel() // geometry.out_channels
     shares = torch.empty(min(SHARES, pixels), rows, geometry.out_channels)
@@ -318,11 +354,7 @@ def direct_weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> T
         scratch=PIXELS * rows * FLOAT,
         **picture("x", x),
         **_sizes(geometry, x.shape[2], x.shape[3]),
-        kernel_height=high,
-        kernel_width=wide,
-        stride=geometry.stride,
-        pad_height=geometry.padding[0],
-        pad_width=geometry.padding[1],
+        **_kernel(geometry),
         gradient=gradient.data_ptr(),
         shares=shares.data_ptr(),
         pixels=pixels,
@@ -344,10 +376,15 @@ def _is_matrix(geometry: Geometry, x: Tensor) -> bool:
 def _winograd_blocks(tiles: int, geometry: Geometry) -> tuple[int, int]:
     """Tiles a task, and shares of the output channels; neither changes a bit of the result.
 
-    Small blocks keep V in a core's own cache; where the weights are larger than all caches, a larger block reads them
-    less often. Where there are too few tiles for all threads, they share the output channels instead.
+    Small blocks keep V in a core's own cache; where the weights are larger than that, a larger block reads them less
+    often. Where there are too few tiles for all threads, they share the output channels instead.
     """
-    block = 12 if geometry.channels <= 256 else 48
+    values = cache_bytes(2) // FLOAT // POSITIONS
+    block = 2 * ROWS if LANES == 8 else ROWS
+    while 2 * block * (geometry.channels + CHUNK) <= values and block < 4 * ROWS:
+        block *= 2
+    if geometry.channels > 256:
+        block = 48
     workers = threads.thread_count()
     if tiles >= 2 * block * workers:
         return block, 1
@@ -356,13 +393,28 @@ def _winograd_blocks(tiles: int, geometry: Geometry) -> tuple[int, int]:
     return even, min(workers, -(-geometry.out_channels // CHUNK))
 
 
-def _direct_blocks(pixels: int, depth: int, columns: int) -> tuple[int, int]:
+def _direct_blocks(pixels: int, geometry: Geometry) -> tuple[int, int]:
     """Output pixels a task, and shares of the output channels; neither changes a bit of the result."""
-    block = 48 if depth <= 1152 else 24
+    block = 48 if geometry.depth * FLOAT * 48 <= cache_bytes(2) // 2 else 24
     workers = threads.thread_count()
     if pixels >= 2 * block * workers:
         return block, 1
-    return block, min(workers, columns // COLUMNS)
+    return block, min(workers, -(-geometry.out_channels // COLUMNS) if geometry.groups == 1 else geometry.groups)
+
+
+def _whole_vectors(channels: int) -> int:
+    return -(-channels // LANES) * LANES
+
+
+def _kernel(geometry: Geometry) -> dict[str, int]:
+    return {
+        "kernel_height": geometry.kernel[0],
+        "kernel_width": geometry.kernel[1],
+        "stride": geometry.stride,
+        "dilation": geometry.dilation,
+        "pad_height": geometry.padding[0],
+        "pad_width": geometry.padding[1],
+    }
 
 
 def _sizes(geometry: Geometry, height: int, width: int) -> dict[str, int]:
@@ -378,7 +430,7 @@ def _sizes(geometry: Geometry, height: int, width: int) -> dict[str, int]:
 
 
 def _epilogue(epilogue: Epilogue) -> dict[str, int]:
-    fields = {"relu": int(epilogue.relu)}
+    fields = {"activation": epilogue.activation}
     if epilogue.bias is not None:
         fields["bias"] = epilogue.bias.data_ptr()
     if epilogue.residual is not None:

@@ -1,14 +1,15 @@
 """A network's evaluation as a list of layers, with what belongs together made one.
 
 Tracing gives one node per module or function call. Batch norm is folded into the convolution before it; the addition
-of a shortcut, ReLU and a 2x2 max-pool after it become its epilogue; batch norm and ReLU before a 1x1 convolution
-become the activation of its inputs. Everything else stays a call of PyTorch.
+of a shortcut, ReLU and a 2x2 max-pool after it become its epilogue; batch norm and ReLU before a 1x1 convolution are
+applied to its inputs as they are gathered. Normalisations, gates and additions that stand alone become one pass with
+the ReLU behind them. Everything else stays a call of PyTorch.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +19,17 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from convatlas.engine.convolutions import Geometry
-from convatlas.engine.jobs import LANES, OUTPUTS
+from convatlas.engine.jobs import RELU, RELU6
+from convatlas.engine.tracing import symbolic_trace
 
-RELUS = (functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+ACTIVATION_OF: dict[Any, int] = {
+    **dict.fromkeys((nn.ReLU, functional.relu, torch.relu, torch.relu_, "relu", "relu_"), RELU),
+    **dict.fromkeys((nn.ReLU6, functional.relu6), RELU6),
+}
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 CONCATENATIONS = (torch.cat, torch.concat)
+SPLITS = (torch.chunk, torch.split, "chunk", "split")
 ACTIVATIONS = (functional.relu, functional.relu6, functional.silu, functional.hardswish, functional.leaky_relu)
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 SAME_VALUES = (nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, torch.flatten)  # of the very memory they are given
@@ -39,9 +46,9 @@ class Convolution:
     name: str
     norm: nn.BatchNorm2d | None = None
     residual: fx.Node | None = None
-    relu: bool = False
+    activation: int = 0
     pool: bool = False
-    activation: nn.BatchNorm2d | None = None  # applied to the inputs, with ReLU
+    pre_norm: nn.BatchNorm2d | None = None  # applied to the inputs, with ReLU
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -49,21 +56,63 @@ class Convolution:
         return (self.source,) if self.residual is None else (self.source, self.residual)
 
     @property
+    def is_open(self) -> bool:
+        """Whether its value is still that of the convolution, its bias and its norm alone."""
+        return not (self.activation or self.pool or self.residual)
+
+    @property
     def geometry(self) -> Geometry:
         """The sizes of the layer."""
         return geometry_of(self.layer)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias with the batch norm in them, computed in float64."""
-        weight, bias = self.layer.weight.detach(), self.layer.bias
-        if weight.dtype != torch.float32:
-            raise TypeError("weights that are not float32")
+        """Weight and bias with the batch norm in them, computed in float64.
+
+        Raises:
+            TypeError: they are not what the layer's sizes say; PyTorch's own refusal is better than any here.
+        """
+        layer, geometry = self.layer, self.geometry
+        shape = (geometry.out_channels, geometry.channels // geometry.groups, *geometry.kernel)
+        weight = _as_expected(layer.weight, shape)
+        bias = None if layer.bias is None else _as_expected(layer.bias, shape[:1])
         if self.norm is None:
-            return weight, None if bias is None else bias.detach()
-        scale, shift = scale_and_shift(self.norm)
+            return weight, bias
+        scale, shift = scale_and_shift(self.norm, geometry.out_channels)
         folded = weight.double() * scale[:, None, None, None]
-        shift = shift if bias is None else shift + bias.detach().double() * scale
+        shift = shift if bias is None else shift + bias.double() * scale
         return folded.float(), shift.float()
+
+
+@dataclass(eq=False)
+class Affine:
+    """What is done value by value: ``activation(norm(x) * gate + residual)``, each part only if there is one."""
+
+    node: fx.Node
+    source: fx.Node
+    norm: nn.BatchNorm2d | None = None
+    gate: fx.Node | None = None  # a number for each image and channel, or a picture: that is known when it is run
+    residual: fx.Node | None = None
+    activation: int = 0
+
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """The nodes whose values it needs."""
+        return tuple(node for node in (self.source, self.gate, self.residual) if node is not None)
+
+
+@dataclass(eq=False)
+class Part:
+    """One of the parts that a picture is split into: a view of it."""
+
+    node: fx.Node
+    source: fx.Node
+    split: Callable[[Tensor], Any]
+    index: int
+
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """The nodes whose values it needs."""
+        return (self.source,)
 
 
 @dataclass(eq=False)
@@ -112,11 +161,16 @@ class Dense:
     node: fx.Node
     source: fx.Node
     layer: nn.Linear
-    relu: bool = False
+    activation: int = 0
 
     def bias(self) -> Tensor | None:
-        """The layer's bias, in one piece."""
-        return None if self.layer.bias is None else self.layer.bias.detach().contiguous()
+        """The layer's bias, in one piece.
+
+        Raises:
+            TypeError: it is not of the length of the weight.
+        """
+        layer = self.layer
+        return None if layer.bias is None else _as_expected(layer.bias, (len(layer.weight),)).contiguous()
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -136,7 +190,7 @@ class Call:
         return tuple(self.node.all_input_nodes)
 
 
-Layer = Convolution | Pooling | Concatenation | Dense | Call
+Layer = Convolution | Affine | Pooling | Concatenation | Part | Dense | Call
 
 
 @dataclass
@@ -149,17 +203,27 @@ class Graph:
     module: fx.GraphModule = field(repr=False)
 
 
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm with its running statistics as ``x * scale + shift``, float64."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+def scale_and_shift(norm: nn.BatchNorm2d, channels: int) -> tuple[Tensor, Tensor]:
+    """A batch norm with its running statistics as ``x * scale + shift``, float64 [channels].
+
+    Raises:
+        TypeError: its tensors are not for so many channels.
+    """
+    mean, variance = (_as_expected(tensor, (channels,)).double() for tensor in (norm.running_mean, norm.running_var))
+    scale = (variance + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
+        scale = scale * _as_expected(norm.weight, (channels,)).double()
+    shift = -mean * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
+        shift = shift + _as_expected(norm.bias, (channels,)).double()
     return scale, shift
+
+
+def _as_expected(tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """The numbers of a parameter or buffer that is float32, on the CPU and of that shape."""
+    if tensor is None or tensor.dtype != torch.float32 or not tensor.is_cpu or tuple(tensor.shape) != shape:
+        raise TypeError(f"a parameter that is not float32 {shape} on the CPU")
+    return tensor.detach()
 
 
 def trace(model: nn.Module) -> Graph:
@@ -169,7 +233,7 @@ def trace(model: nn.Module) -> Graph:
         Exception: fx cannot follow its forward method, which may then be anything; or it is of a form not known here.
     """
     with evaluating(model):
-        module = fx.symbolic_trace(model)
+        module = symbolic_trace(model)
     refuse_shared_changes(module)
     nodes = list(module.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder" and node.users]
@@ -228,7 +292,9 @@ def _has_memory_of_its_input(node: fx.Node, module: fx.GraphModule) -> bool:
         target: Any = type(module.get_submodule(str(node.target)))
     else:
         target = node.target
-    return target in SAME_VALUES or target in VIEWS or target is operator.getitem or changes_in_place(node, module)
+    if target in SAME_VALUES or target in VIEWS or target in SPLITS or target is operator.getitem:
+        return True
+    return changes_in_place(node, module)
 
 
 class _Builder:
@@ -246,6 +312,8 @@ class _Builder:
             if type(target) in (nn.Dropout, nn.Dropout2d, nn.Identity):
                 node.replace_all_uses_with(node.all_input_nodes[0])
                 self.module.graph.erase_node(node)  # or its input would seem to have a reader more
+            elif target in SPLITS and _is_taken_apart(node):
+                continue  # its parts are layers
             elif not self._joins(node, target):
                 self.makers[node] = self._alone(node, target)
         return [self.makers[node] for node in nodes if node in self.makers]
@@ -257,8 +325,8 @@ class _Builder:
     def _joins(self, node: fx.Node, target: Any) -> bool:
         if type(target) is nn.BatchNorm2d:
             return self._fold(node, target)
-        if type(target) is nn.ReLU or target in RELUS:
-            return self._join_relu(node)
+        if (activation := activation_of(target)) is not None:
+            return self._join_activation(node, activation)
         if target in ADDITIONS:
             return self._join_addition(node)
         if type(target) is nn.MaxPool2d:
@@ -266,106 +334,139 @@ class _Builder:
         return False
 
     def _fold(self, node: fx.Node, norm: nn.BatchNorm2d) -> bool:
-        layer = self._open_convolution(node.args[0])
-        if layer is None or layer.norm is not None or norm.running_mean is None:
+        layer = self._alone_so_far(node.args[0])
+        if not isinstance(layer, Convolution) or not layer.is_open or layer.norm is not None:
+            return False
+        if norm.running_mean is None:
             return False
         layer.norm = norm
         return self._extend(layer, node)
 
-    def _join_relu(self, node: fx.Node) -> bool:
-        source = node.args[0]
-        layer = self.makers.get(source) if isinstance(source, fx.Node) else None
-        if not isinstance(layer, Convolution | Dense) or layer.relu or len(layer.node.users) > 1:
+    def _join_activation(self, node: fx.Node, activation: int) -> bool:
+        layer = self._alone_so_far(node.args[0])
+        if not isinstance(layer, Convolution | Affine | Dense) or layer.activation:
             return False
         if isinstance(layer, Convolution) and layer.pool:
             return False
-        layer.relu = True
+        layer.activation = activation
         return self._extend(layer, node)
 
     def _join_addition(self, node: fx.Node) -> bool:
-        if len(node.args) != 2 or node.kwargs or not all(isinstance(part, fx.Node) for part in node.args):
+        if not _has_two_operands(node):
             return False
         for part, other in (node.args, node.args[::-1]):
-            layer = self._open_convolution(part)
-            if layer is not None and part is not other:
-                layer.residual = other  # type: ignore[assignment]
-                return self._extend(layer, node)
+            layer = self._alone_so_far(part)
+            if part is other or not isinstance(layer, Convolution | Affine):
+                continue
+            if layer.activation or layer.residual or (isinstance(layer, Convolution) and layer.pool):
+                continue
+            layer.residual = other  # type: ignore[assignment]
+            return self._extend(layer, node)
         return False
 
     def _join_pool(self, node: fx.Node, pool: nn.MaxPool2d) -> bool:
-        layer = self.makers.get(node.args[0])  # type: ignore[arg-type]
+        layer = self._alone_so_far(node.args[0])
         is_halving = pool_sizes(pool) == (2, 2, 0) and not pool.ceil_mode
-        if not isinstance(layer, Convolution) or layer.pool or layer.residual or len(layer.node.users) > 1:
+        if not isinstance(layer, Convolution) or layer.pool or layer.residual:
             return False
         if not is_halving or not layer.geometry.suits_winograd:
             return False
         layer.pool = True
         return self._extend(layer, node)
 
-    def _open_convolution(self, node: Any) -> Convolution | None:
-        """The convolution whose plain outputs a node has, if only one other node wants them."""
-        layer = self.makers.get(node)
-        if not isinstance(layer, Convolution) or layer.relu or layer.pool or layer.residual or len(node.users) > 1:
-            return None
-        return layer
+    def _alone_so_far(self, node: Any) -> Layer | None:
+        """The layer whose value a node is, if only one other node wants it."""
+        return self.makers.get(node) if isinstance(node, fx.Node) and len(node.users) == 1 else None
 
-    def _extend(self, layer: Convolution | Dense, node: fx.Node) -> bool:
+    def _extend(self, layer: Convolution | Affine | Dense, node: fx.Node) -> bool:
         del self.makers[layer.node]
         layer.node = node
         self.makers[node] = layer
         return True
 
     def _alone(self, node: fx.Node, target: Any) -> Layer:
-        if type(target) is nn.Conv2d and is_plain(target):
-            return self._convolution(node, target)
-        if type(target) in (nn.MaxPool2d, nn.AvgPool2d) and (sizes := pool_sizes(target)) is not None:
-            return Pooling(node, node.all_input_nodes[0], *sizes, isinstance(target, nn.AvgPool2d), target.ceil_mode)
-        if type(target) is nn.AdaptiveAvgPool2d and target.output_size in (1, (1, 1)):
-            return Pooling(node, node.all_input_nodes[0], window=None)
-        if type(target) is nn.Linear and target.out_features % OUTPUTS == 0 and target.in_features % LANES == 0:
-            return Dense(node, node.all_input_nodes[0], target)
+        if isinstance(target, nn.Module):
+            return self._module(node, target)
         if target in CONCATENATIONS and _dimension(node) == 1:
             return Concatenation(node, tuple(node.args[0]))  # type: ignore[arg-type]
+        if target in PRODUCTS and _has_two_operands(node):
+            return Affine(node, node.args[0], gate=node.args[1])  # type: ignore[arg-type]
+        if target in ADDITIONS and _has_two_operands(node):
+            return Affine(node, node.args[0], residual=node.args[1])  # type: ignore[arg-type]
+        if target is operator.getitem and self._is_part(node):
+            return self._part(node)
         return Call(node)
+
+    def _module(self, node: fx.Node, module: nn.Module) -> Layer:
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if source is None or len(node.args) != 1 or node.kwargs:
+            return Call(node)
+        if type(module) is nn.Conv2d and is_plain(module):
+            return self._convolution(node, module)
+        if type(module) is nn.BatchNorm2d and module.running_mean is not None:
+            return Affine(node, source, norm=module)
+        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d) and (sizes := pool_sizes(module)) is not None:
+            return Pooling(node, source, *sizes, isinstance(module, nn.AvgPool2d), module.ceil_mode)
+        if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+            return Pooling(node, source, window=None)
+        return Dense(node, source, module) if type(module) is nn.Linear else Call(node)
+
+    def _is_part(self, node: fx.Node) -> bool:
+        whole, index = node.args
+        return isinstance(whole, fx.Node) and isinstance(index, int) and self.target(whole) in SPLITS
+
+    def _part(self, node: fx.Node) -> Part:
+        whole: fx.Node = node.args[0]  # type: ignore[assignment]
+        source, *how = whole.args
+        function = whole.target if callable(whole.target) else getattr(Tensor, whole.target)
+        keywords = dict(whole.kwargs)
+        return Part(node, source, lambda picture: function(picture, *how, **keywords), node.args[1])  # type: ignore[arg-type]
 
     def _convolution(self, node: fx.Node, layer: nn.Conv2d) -> Convolution:
         source = node.all_input_nodes[0]
         made = Convolution(node, source, layer, str(node.target))
-        if layer.kernel_size != (1, 1) or layer.padding != (0, 0) or layer.in_channels % LANES:
+        if layer.kernel_size != (1, 1) or layer.padding != (0, 0) or layer.groups > 1:
             return made
-        norm_node = source.all_input_nodes[0] if self._is_lone(source, nn.ReLU) else None
-        if norm_node is not None and self._is_lone(norm_node, nn.BatchNorm2d):
-            made.activation = self.target(norm_node)
-            made.source = norm_node.all_input_nodes[0]
-            del self.makers[source], self.makers[norm_node]
+        before = self._alone_so_far(source)
+        if isinstance(before, Affine) and before.norm is not None and before.activation == RELU and not before.residual:
+            made.pre_norm, made.source = before.norm, before.source
+            del self.makers[source]
         return made
 
-    def _is_lone(self, node: fx.Node, kind: type[nn.Module]) -> bool:
-        """Whether a node is a call of its own to such a module (or ReLU by function) with one user."""
-        if not isinstance(self.makers.get(node), Call) or len(node.users) > 1:
-            return False
-        target = self.target(node)
-        if type(target) is nn.BatchNorm2d and target.running_mean is None:
-            return False  # it normalises by the statistics of its inputs
-        return type(target) is kind or (kind is nn.ReLU and target in RELUS)
+
+def activation_of(target: Any) -> int | None:
+    """RELU or RELU6 for a module or function that is one; None for others."""
+    try:
+        return ACTIVATION_OF.get(type(target) if isinstance(target, nn.Module) else target)
+    except TypeError:  # not hashable
+        return None
+
+
+def _has_two_operands(node: fx.Node) -> bool:
+    return len(node.args) == 2 and not node.kwargs and all(isinstance(part, fx.Node) for part in node.args)
+
+
+def _is_taken_apart(node: fx.Node) -> bool:
+    """Whether a split's parts alone are used, each by its number."""
+    is_known = bool(node.args) and isinstance(node.args[0], fx.Node) and node.op != "call_module"
+    return is_known and all(user.target is operator.getitem and isinstance(user.args[1], int) for user in node.users)
 
 
 def geometry_of(layer: nn.Conv2d) -> Geometry:
     """The sizes of a layer for which ``is_plain`` holds."""
     kernel = (layer.kernel_size[0], layer.kernel_size[1])
     padding = (int(layer.padding[0]), int(layer.padding[1]))
-    return Geometry(layer.in_channels, layer.out_channels, kernel, layer.stride[0], padding)
+    channels, outputs = layer.in_channels, layer.out_channels
+    return Geometry(channels, outputs, kernel, layer.stride[0], padding, layer.groups, layer.dilation[0])
 
 
 def is_plain(layer: nn.Conv2d) -> bool:
-    """Whether the engine's kernels know this layer: no groups or dilation, zeros around, whole vectors of outputs."""
+    """Whether the engine's kernels know this layer: zeros around, stride and dilation the same both ways."""
     return (
-        layer.groups == 1
-        and layer.dilation == (1, 1)
-        and layer.padding_mode == "zeros"
+        layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and layer.stride[0] == layer.stride[1]
-        and layer.out_channels % LANES == 0
+        and layer.dilation[0] == layer.dilation[1]
     )
 
 

@@ -11,13 +11,17 @@ import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 
+from convatlas.engine.processor import vector_width
+
 # How memory is laid out: by whoever prepares a job, and by the kernel that does it.
-LANES = 8  # values in a vector
-ROWS, COLUMNS = 6, 16  # of the register tile that all products are made of; weights lie in panels of so many columns
+LANES = vector_width()  # values in a vector
+ROWS = 6 if LANES == 8 else 12  # of the register tile that all products are made of: sixteen registers, or thirty-two
+COLUMNS = 2 * LANES  # of that tile; weights lie in panels of so many columns, the last perhaps half as wide
 TILE = 4  # outputs a side of a Winograd tile
 POSITIONS = 36  # of its products
 APART = 16  # values between two positions beyond their size, or all 36 would compete for one set of the cache
 OUTPUTS = 4  # of a dense layer, a task
+RELU, RELU6 = 1, 2  # the activations that kernels know; 0 is none
 
 COMMON = ("next", "tasks", "slot", "scratch", "scratch_bytes", "strange")
 
@@ -44,8 +48,8 @@ def _picture(name: str) -> tuple[str, ...]:
 
 _SIZES = ("height", "width", "channels", "out_height", "out_width", "out_channels")
 _TILES = ("pad", "tiles_wide", "tiles_per_image", "block")  # of which ``block`` a task
-_WINDOW = ("kernel_height", "kernel_width", "stride", "pad_height", "pad_width", "pixels", "block")
-_EPILOGUE = ("bias", *_picture("residual"), "relu")
+_KERNEL = ("kernel_height", "kernel_width", "stride", "dilation", "pad_height", "pad_width")
+_EPILOGUE = ("bias", *_picture("residual"), "activation")
 
 WINOGRAD = Kernel(
     "winograd",
@@ -64,25 +68,35 @@ GRADIENT_TRANSFORM = Kernel(
 GRADIENT_PRODUCT = Kernel(
     "winograd",
     "multiply_for_weight",
-    ("out_channels", "panels", "onto", "u", "u_apart", "u_row", *_FOR_WEIGHT),
+    ("channels", "out_channels", "onto", "u", "u_apart", "u_row", *_FOR_WEIGHT),
 )
 GRADIENT_FINISH = Kernel("winograd", "finish_weight_gradient", ("channels", "u", "u_apart", "u_row", "w"))
 CONVOLUTION = Kernel(
     "convolution",
     "convolve",
-    (*_picture("x"), *_picture("y"), *_SIZES, *_EPILOGUE, *_WINDOW, "weight", "splits", "packed", "scale", "shift"),
+    (
+        *(*_picture("x"), *_picture("y"), *_SIZES, *_EPILOGUE, *_KERNEL, "pixels", "block"),
+        *("groups", "weight", "splits", "packed", "deep", "scale", "shift"),
+    ),
 )
 WEIGHT_GRADIENT = Kernel(
     "convolution",
     "weight_gradient",
-    (*_picture("x"), *_SIZES, *_WINDOW, "gradient", "shares"),
+    (*_picture("x"), *_SIZES, *_KERNEL, "pixels", "block", "gradient", "shares"),
 )
+DEPTHWISE = Kernel("depthwise", "convolve", (*_picture("x"), *_picture("y"), *_SIZES, *_EPILOGUE, *_KERNEL, "weight"))
 POOLING = Kernel(
     "pooling",
     "pool",
     (*_picture("x"), *_picture("y"), *_SIZES, "window", "stride", "pad", "average"),
 )
-LINEAR = Kernel("linear", "multiply", ("x", "w", "bias", "y", "images", "depth", "outputs", "relu"))
+LINEAR = Kernel("linear", "multiply", ("x", "w", "bias", "y", "images", "depth", "outputs", "activation"))
+AFFINE = Kernel(
+    "affine", "scale_and_shift",
+    (*_picture("x"), *_picture("y"), *_picture("residual"), "height", "width", "channels", "scale", "scale_image",
+     "shift", "activation"),
+)  # fmt: skip
+FINGERPRINT = Kernel("fingerprint", "read", ("places", "count"))
 
 _SHAPE = ("rows", "block", "channels", "height", "width", "out_height", "out_width", "pool")
 MEASURE = Kernel("normalization", "measure", ("x", "centre", "sums", "pixels", "block", "channels"))
@@ -94,9 +108,8 @@ WRITE_GRADIENT = Kernel(
     "normalization", "write_gradient", ("x", "dy", "dx", "constants", "normalised", "relu", *_SHAPE)
 )
 
-EVALUATION = (WINOGRAD, CONVOLUTION, LINEAR, WINOGRAD_WEIGHT, POOLING)
-TRAINING = (
-    *EVALUATION,
-    *(GRADIENT_TRANSFORM, GRADIENT_PRODUCT, GRADIENT_FINISH, WEIGHT_GRADIENT),
+KERNELS = (
+    *(WINOGRAD, WINOGRAD_WEIGHT, GRADIENT_TRANSFORM, GRADIENT_PRODUCT, GRADIENT_FINISH),
+    *(CONVOLUTION, WEIGHT_GRADIENT, DEPTHWISE, POOLING, LINEAR, AFFINE, FINGERPRINT),
     *(MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT),
 )

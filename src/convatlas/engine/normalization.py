@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from convatlas.engine.jobs import LANES, MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT
+from convatlas.engine.jobs import MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT
 from convatlas.engine.threads import run
 
 TASK_BYTES = 128 * 1024  # of input; large against the cost of a task, small enough to share out evenly
@@ -31,7 +31,7 @@ def can_normalise(x: Tensor, *, pool: bool = False) -> bool:
     if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != "cpu":
         return False
     images, channels, height, width = x.shape
-    if channels == 0 or channels % LANES != 0 or images * height * width < 2:  # one value has no variance
+    if channels == 0 or images * height * width < 2:  # one value has no variance
         return False
     return not pool or min(height, width) >= 2
 

@@ -15,8 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from convatlas.engine import convolutions, reference
-from convatlas.engine.convolutions import Epilogue, Geometry, empty_picture, is_picture, pack_weight, transform_weight
-from convatlas.engine.jobs import LANES
+from convatlas.engine.convolutions import (
+    LEAST_CHANNELS,
+    Epilogue,
+    Geometry,
+    empty_picture,
+    is_picture,
+    pack_weight,
+    transform_weight,
+)
 
 
 @torch.library.custom_op("convatlas::conv3x3", mutates_args=())
@@ -92,9 +99,14 @@ def _convolve(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
 
 
 def _is_ours(geometry: Geometry, x: Tensor) -> bool:
-    is_whole = geometry.channels % LANES == 0 and geometry.out_channels % LANES == 0
     is_picture_of_it = x.dim() == 4 and x.shape[1] == geometry.channels
-    return is_whole and is_picture_of_it and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+    return (
+        min(geometry.channels, geometry.out_channels) >= LEAST_CHANNELS
+        and is_picture_of_it
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.numel() > 0
+    )
 
 
 def _fit(geometry: Geometry, weight: Tensor, bias: Tensor | None) -> bool:
@@ -160,7 +172,7 @@ def first_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: in
 
     Args:
         x: float32 [N, C, H, W] on the CPU, without a gradient.
-        weight: [O, C, h, w], where O is a multiple of 16.
+        weight: [O, C, h, w], where O fills whole vectors.
         bias: [O], or None.
         stride: the same both ways.
         padding: zeros above and below, and at the sides.

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from convatlas.engine import threads
-from convatlas.engine.choice import Chooser
+from convatlas.engine import pytorch, threads
+from convatlas.engine.choice import Chooser, Prepare
 from convatlas.engine.convolutions import (
     FLOAT,
     Epilogue,
+    depthwise,
     direct,
     empty_picture,
     is_picture,
@@ -30,17 +31,19 @@ from convatlas.engine.convolutions import (
     winograd,
 )
 from convatlas.engine.graph import (
+    Affine,
     Call,
     Concatenation,
     Convolution,
     Dense,
     Graph,
     Layer,
+    Part,
     Pooling,
     changes_in_place,
     scale_and_shift,
 )
-from convatlas.engine.jobs import LANES, LINEAR, OUTPUTS, POOLING
+from convatlas.engine.jobs import AFFINE, LANES, LINEAR, OUTPUTS, POOLING
 
 SIZES = (getattr, "size", "dim", "ndimension", "numel", "stride")  # what depends on the shape of a tensor only
 
@@ -50,36 +53,52 @@ MOST_IMAGES = 32  # of a dense layer by the engine; a matrix product of PyTorch'
 
 
 class Weights:
-    """The weights of a network's convolutions as its kernels want them; made when first asked for."""
+    """The weights of a network's layers as its kernels want them; made when first asked for."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[Convolution, str], Any] = {}
+        self._made: dict[tuple[Layer, str], Any] = {}
 
     def bias(self, layer: Convolution) -> Tensor | None:
         """The bias with the batch norm in it."""
-        return cast(Tensor | None, self._once(layer, "bias", lambda: layer.folded()[1]))
+        return cast(Tensor | None, self._once(layer, "bias", lambda: _in_one_piece(layer.folded()[1])))
+
+    def plain(self, layer: Convolution) -> Tensor:
+        """The weight with the batch norm in it, as PyTorch has weights."""
+        return cast(Tensor, self._once(layer, "plain", lambda: layer.folded()[0]))
 
     def transformed(self, layer: Convolution) -> Tensor:
         """The weight in the Winograd domain."""
-        return cast(Tensor, self._once(layer, "transformed", lambda: transform_weight(layer.folded()[0])))
+        return cast(Tensor, self._once(layer, "winograd", lambda: transform_weight(layer.folded()[0])))
 
     def panels(self, layer: Convolution) -> Tensor:
         """The weight as panels of the direct kernel."""
-        return cast(Tensor, self._once(layer, "panels", lambda: pack_weight(layer.folded()[0])))
+        groups = layer.geometry.groups
+        return cast(Tensor, self._once(layer, "direct", lambda: pack_weight(layer.folded()[0], groups)))
 
-    def activation(self, layer: Convolution) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift of the layer's inputs, where they are normalised first."""
-        if layer.activation is None:
-            return None
-        norm = layer.activation
-        made = self._once(layer, "activation", lambda: tuple(part.float() for part in scale_and_shift(norm)))
+    def taps(self, layer: Convolution) -> Tensor:
+        """The weight of a depthwise convolution, channels side by side."""
+        return cast(Tensor, self._once(layer, "depthwise", lambda: layer.folded()[0].flatten(1).t().contiguous()))
+
+    def laid_out(self, layer: Convolution, x: Tensor) -> Tensor | None:
+        """The weight as oneDNN wants it."""
+        made = self._once(layer, "torch", lambda: pytorch.lay_out(layer.geometry, layer.folded()[0], x))
+        return cast(Tensor | None, made)
+
+    def scale_and_shift(self, layer: Layer, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """A batch norm that is not folded into a convolution."""
+        channels = norm.num_features
+        made = self._once(layer, "norm", lambda: tuple(part.float() for part in scale_and_shift(norm, channels)))
         return cast(tuple[Tensor, Tensor], made)
 
-    def forget(self, layer: Convolution, kind: str) -> None:
+    def keep(self, layer: Convolution, kernel: str) -> None:
         """Give back what was only made to be compared."""
-        self._made.pop((layer, kind), None)
+        for kind in {"winograd", "direct", "depthwise", "torch", "plain"} - {
+            kernel,
+            "plain" if kernel == "torch" else "",
+        }:
+            self._made.pop((layer, kind), None)
 
-    def _once(self, layer: Convolution, kind: str, make: Callable[[], Any]) -> Any:
+    def _once(self, layer: Layer, kind: str, make: Callable[[], Any]) -> Any:
         if (layer, kind) not in self._made:
             self._made[layer, kind] = make()
         return self._made[layer, kind]
@@ -133,6 +152,7 @@ class Program:
         self._arena = Arena()
         self._values: dict[fx.Node, Any] = {}
         self._blocks: dict[fx.Node | int, Tensor] = {}
+        self._copies: dict[fx.Node, Tensor] = {}
         self._homes = _find_homes(graph)
         self.steps: list[Step] = []
         self._input = empty_picture(*images.shape).copy_(images)
@@ -163,11 +183,14 @@ class Program:
     def _last_uses(self) -> dict[fx.Node, int]:
         """For each node the index of the last layer that reads it; the output is never released."""
         last: dict[fx.Node, int] = {}
+        whole: dict[fx.Node, fx.Node] = {}  # of a part: what it is a view of
         for index, layer in enumerate(self._graph.layers):
-            last[layer.node] = index
-            for node in layer.inputs:
-                last[node] = index
-        return {node: index for node, index in last.items() if node is not self._graph.output}
+            if isinstance(layer, Part):
+                whole[layer.node] = whole.get(layer.source, layer.source)
+            for node in (layer.node, *layer.inputs):
+                last[whole.get(node, node)] = index
+        kept = whole.get(self._graph.output, self._graph.output)
+        return {node: index for node, index in last.items() if node is not kept}
 
     def _release(self, node: fx.Node) -> None:
         home = self._homes.get(node)
@@ -181,15 +204,19 @@ class Program:
             self._arena.give(home.block)
 
     def _step(self, layer: Layer) -> Step | None:
-        if isinstance(layer, Convolution):
-            return self._convolution(layer)
-        if isinstance(layer, Pooling):
-            return self._pooling(layer)
-        if isinstance(layer, Concatenation):
-            return self._concatenation(layer)
-        if isinstance(layer, Dense):
-            return self._dense(layer)
-        return self._call(layer)
+        steps: dict[type[Layer], Callable[[Any], Step | None]] = {
+            Convolution: self._convolution,
+            Affine: self._affine,
+            Pooling: self._pooling,
+            Concatenation: self._concatenation,
+            Part: self._part,
+            Dense: self._dense,
+            Call: self._call,
+        }
+        return steps[type(layer)](layer)
+
+    def _part(self, layer: Part) -> None:
+        self._values[layer.node] = layer.split(self._values[layer.source])[layer.index]
 
     def _convolution(self, layer: Convolution) -> Step:
         x = self._picture(layer.source)
@@ -203,38 +230,107 @@ class Program:
         residual = None if layer.residual is None else self._picture(layer.residual)
         if residual is not None and residual.shape != y.shape:
             raise TypeError("a shortcut of another shape")
-        bias = self._weights.bias(layer)
-        epilogue = Epilogue(bias, residual, layer.relu, layer.pool)
-        if self._uses_winograd(layer, x):
-            call = winograd(geometry, x, self._weights.transformed(layer), y, epilogue)
+        epilogue = Epilogue(self._weights.bias(layer), residual, layer.activation, layer.pool)
+        kernels = self._kernels(layer)
+        kernel = self._chooser.choose(layer.name, geometry, x, kernels)
+        step = self._finished(layer, kernel, x, y, epilogue)
+        self._weights.keep(layer, kernel)
+        return step
+
+    def _kernels(self, layer: Convolution) -> dict[str, Prepare]:
+        """Those that can do a layer, each as it would be run."""
+        geometry = layer.geometry
+        epilogue = Epilogue(activation=layer.activation)
+        names = ["winograd"] if geometry.suits_winograd else []
+        names.append("depthwise" if geometry.is_depthwise else "direct")
+        if layer.pre_norm is None:
+            names.append("torch")
+        return {name: _preparing(self._prepared, layer, name, epilogue) for name in names}
+
+    def _prepared(self, layer: Convolution, kernel: str, x: Tensor, y: Tensor, epilogue: Epilogue) -> Step:
+        geometry, weights = layer.geometry, self._weights
+        if kernel == "winograd":
+            return winograd(geometry, x, weights.transformed(layer), y, epilogue)
+        if kernel == "depthwise":
+            return depthwise(geometry, x, weights.taps(layer), y, epilogue)
+        if kernel == "torch":
+            laid_out = weights.laid_out(layer, x)
+            weight = weights.plain(layer) if laid_out is None else laid_out
+            return pytorch.convolve(geometry, x, weight, y, epilogue, laid_out=laid_out is not None)
+        pre_norm = None if layer.pre_norm is None else weights.scale_and_shift(layer, layer.pre_norm)
+        if pre_norm is not None and len(pre_norm[0]) != geometry.channels:
+            raise TypeError("a normalisation of another number of channels")
+        return direct(geometry, x, weights.panels(layer), y, epilogue, pre_norm)
+
+    def _finished(self, layer: Convolution, kernel: str, x: Tensor, y: Tensor, epilogue: Epilogue) -> Step:
+        """A layer by a kernel, with all that belongs to it."""
+        if kernel == "winograd":
+            call = self._prepared(layer, kernel, x, y, epilogue)
             return lambda: None if call() else _convolve_by_torch(layer, x, y, epilogue)
-        if not layer.pool:
-            return direct(geometry, x, self._weights.panels(layer), y, epilogue, self._weights.activation(layer))
+        if not layer.pool or kernel == "torch":
+            return self._prepared(layer, kernel, x, y, epilogue)
+        geometry = layer.geometry
         full = self._scratch_picture(x.shape[0], geometry.out_channels, *geometry.output_size(x.shape[2], x.shape[3]))
-        first = direct(geometry, x, self._weights.panels(layer), full, Epilogue(bias, relu=layer.relu))
+        first = self._prepared(layer, kernel, x, full, Epilogue(epilogue.bias, activation=epilogue.activation))
         second = pooling(full, y, 2, 2, 0, average=False)
         return lambda: (first(), second())
 
-    def _uses_winograd(self, layer: Convolution, x: Tensor) -> bool:
-        if not layer.geometry.suits_winograd:
+    def _affine(self, layer: Affine) -> Step | None:
+        values = [self._values[node] for node in layer.inputs]
+        x = values[0]
+        if not isinstance(x, Tensor) or not self._is_affine(layer, x):
+            return self._affine_by_torch(layer)
+        x = self._picture(layer.source)
+        residual = None if layer.residual is None else self._picture(layer.residual)
+        gate = None if layer.gate is None else self._values[layer.gate].flatten(1)
+        scale, shift = gate, None
+        if layer.norm is not None:
+            scale, shift = self._weights.scale_and_shift(layer, layer.norm)
+        y = self._place(layer.node, tuple(x.shape))
+        return affine(x, y, scale, shift, residual, layer.activation)
+
+    def _is_affine(self, layer: Affine, x: Tensor) -> bool:
+        """Whether the kernel does it: pictures of one shape, and one number for each image and channel as the gate."""
+        if x.dim() != 4 or x.dtype != torch.float32:
             return False
-        calls = {
-            "winograd": lambda x, y: winograd(
-                layer.geometry, x, self._weights.transformed(layer), y, Epilogue(relu=layer.relu)
-            ),
-            "direct": lambda x, y: direct(layer.geometry, x, self._weights.panels(layer), y, Epilogue(relu=layer.relu)),
-        }
-        kernel = self._chooser.choose(layer.name, layer.geometry, x, calls)
-        for kind, made in (("winograd", "transformed"), ("direct", "panels")):
-            if kernel != kind:
-                self._weights.forget(layer, made)
-        return kernel == "winograd"
+        if layer.residual is not None and self._values[layer.residual].shape != x.shape:
+            return False
+        if layer.norm is not None:
+            return layer.norm.num_features == x.shape[1] and layer.gate is None
+        if layer.gate is None:
+            return True
+        gate = self._values[layer.gate]
+        is_one_a_channel = isinstance(gate, Tensor) and gate.shape == (*x.shape[:2], 1, 1)
+        return is_one_a_channel and gate.dtype == torch.float32 and gate.flatten(1).is_contiguous()
+
+    def _affine_by_torch(self, layer: Affine) -> Step | None:
+        x, *others = (self._values[node] for node in layer.inputs)
+
+        def compute() -> Any:
+            made = x if layer.norm is None else layer.norm(x)
+            rest = list(others)
+            made = made * rest.pop(0) if layer.gate is not None else made
+            return made + rest.pop(0) if layer.residual is not None else made
+
+        if not isinstance(compute(), Tensor):  # sums and products of sizes
+            self._values[layer.node] = compute()
+            return None
+        return self._kept(layer.node, lambda: pytorch.activate(compute(), layer.activation))
+
+    def _kept(self, node: fx.Node, compute: Callable[[], Any]) -> Step:
+        """A step that leaves what PyTorch computes where the value of a node is."""
+        result = compute()
+        if result.dim() == 4 and node in self._homes:
+            kept = self._place(node, tuple(result.shape))
+        else:
+            kept = self._values[node] = torch.empty_like(result)
+        return lambda: kept.copy_(compute())
 
     def _pooling(self, layer: Pooling) -> Step | None:
         x = self._picture(layer.source)
         height, width = x.shape[2:]
         is_square = layer.window is not None or height == width
-        if x.shape[1] % LANES or not is_square:
+        if not is_square:
             return self._call(Call(layer.node))
         y = self._place(layer.node, (x.shape[0], x.shape[1], *layer.output_size(height, width)))
         return pooling(x, y, layer.window or height, layer.stride, layer.padding, average=layer.average)
@@ -251,19 +347,11 @@ class Program:
     def _dense(self, layer: Dense) -> Step | None:
         x, weight, bias = self._values[layer.source], layer.layer.weight.detach(), layer.bias()
         if not _is_matrix(x) or not _is_matrix(weight) or len(x) > MOST_IMAGES or x.shape[1] != weight.shape[1]:
-            return self._dense_by_torch(layer)
+            return self._kept(
+                layer.node, lambda: pytorch.activate(functional.linear(x, weight, bias), layer.activation)
+            )
         y = self._values[layer.node] = torch.empty(len(x), len(weight))
-        return dense(x, weight, bias, y, relu=layer.relu)
-
-    def _dense_by_torch(self, layer: Dense) -> Step:
-        x, weight, bias = self._values[layer.source], layer.layer.weight.detach(), layer.bias()
-
-        def compute() -> Tensor:
-            result = functional.linear(x, weight, bias)
-            return result.relu_() if layer.relu else result
-
-        kept = self._values[layer.node] = torch.empty_like(compute())
-        return lambda: kept.copy_(compute())
+        return dense(x, weight, bias, y, activation=layer.activation)
 
     def _call(self, layer: Call) -> Step | None:
         node = layer.node
@@ -273,28 +361,27 @@ class Program:
         if changes_in_place(node, self._graph.module):
             function = _on_a_copy(function)  # others may lie in the same memory: the parts of a concatenation
         result = function(*args, **kwargs)
-        if not isinstance(result, Tensor):
-            if _has_tensors(result):
-                raise TypeError("a call with several results")
-            if _has_tensors(args) and node.target not in SIZES:
-                raise TypeError("a number that depends on the images")
-            self._values[node] = result  # a size, say: it is the same every time
-            return None
-        if result.dim() == 4 and node in self._homes:
-            kept = self._place(node, tuple(result.shape))
-        else:
-            kept = torch.empty_like(result)
-            self._values[node] = kept
-        return lambda: kept.copy_(function(*args, **kwargs))
+        if isinstance(result, Tensor):
+            return self._kept(node, lambda: function(*args, **kwargs))
+        if _has_tensors(result):
+            raise TypeError("a call with several results")
+        if _has_tensors(args) and node.target not in SIZES:
+            raise TypeError("a number that depends on the images")
+        self._values[node] = result  # a size, say: it is the same every time
+        return None
 
     def _picture(self, node: fx.Node) -> Tensor:
-        """The value of a node in a form the kernels read."""
+        """The value of a node in a form the kernels read; copied there first where it lies in memory otherwise."""
         value = self._values[node]
         if not isinstance(value, Tensor) or value.dim() != 4 or value.dtype != torch.float32:
             raise TypeError("a convolution of something that is not a picture")
-        if not is_picture(value):
-            raise TypeError("a picture whose channels do not lie side by side")
-        return value
+        if is_picture(value):
+            return value
+        if node not in self._copies:
+            copy = self._copies[node] = empty_picture(*value.shape)
+            copy.copy_(value)
+            self.steps.append(lambda: copy.copy_(value))
+        return self._copies[node]
 
     def _place(self, node: fx.Node, shape: tuple[int, ...]) -> Tensor:
         """Room for the value of a node: in its home, or in a block of its own."""
@@ -321,7 +408,7 @@ class Program:
 
 
 def pooling(x: Tensor, y: Tensor, window: int, stride: int, padding: int, *, average: bool) -> Step:
-    """A call that pools ``x`` into ``y``; channels are a multiple of 8."""
+    """A call that pools ``x`` into ``y``."""
     return threads.Job(
         POOLING,
         tasks=y.shape[0] * y.shape[2],
@@ -340,11 +427,40 @@ def pooling(x: Tensor, y: Tensor, window: int, stride: int, padding: int, *, ave
     ).run
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, relu: bool) -> Step:
-    """A call for ``y = x @ weight.T + bias``, then ReLU if asked; x [N, depth], weight [outputs, depth], contiguous."""
+def affine(
+    x: Tensor, y: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, activation: int
+) -> Step:
+    """A call for ``y = activation(x * scale + shift + residual)``.
+
+    Args:
+        x, y, residual: pictures of one shape.
+        scale: [C], or [N, C] for each image its own.
+        shift: [C].
+        activation: RELU, RELU6 or 0.
+    """
+    fields = picture("residual", residual) if residual is not None else {}
+    return threads.Job(
+        AFFINE,
+        tasks=x.shape[0] * x.shape[2],
+        owners=(x, y, scale, shift, residual),
+        **picture("x", x),
+        **picture("y", y),
+        **fields,
+        height=x.shape[2],
+        width=x.shape[3],
+        channels=x.shape[1],
+        scale=0 if scale is None else scale.data_ptr(),
+        scale_image=0 if scale is None or scale.dim() == 1 else scale.stride(0),
+        shift=0 if shift is None else shift.data_ptr(),
+        activation=activation,
+    ).run
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, activation: int = 0) -> Step:
+    """A call for ``y = activation(x @ weight.T + bias)``; x [N, depth], weight [outputs, depth], contiguous."""
     return threads.Job(
         LINEAR,
-        tasks=len(weight) // OUTPUTS,
+        tasks=-(-len(weight) // OUTPUTS),
         scratch=len(x) * OUTPUTS * LANES * FLOAT,
         owners=(x, weight, bias, y),
         x=x.data_ptr(),
@@ -354,8 +470,16 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, relu: bo
         images=len(x),
         depth=x.shape[1],
         outputs=len(weight),
-        relu=int(relu),
+        activation=activation,
     ).run
+
+
+def _preparing(prepared: Callable[..., Step], layer: Convolution, kernel: str, epilogue: Epilogue) -> Prepare:
+    return lambda x, y: prepared(layer, kernel, x, y, epilogue)
+
+
+def _in_one_piece(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 def _is_matrix(tensor: Any) -> bool:
@@ -370,12 +494,8 @@ def _as_picture(block: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _convolve_by_torch(layer: Convolution, x: Tensor, y: Tensor, epilogue: Epilogue) -> None:
     """The same convolution, where infinities and NaN must reach no further than they should."""
-    result = functional.conv2d(x, layer.folded()[0], epilogue.bias, layer.layer.stride, layer.layer.padding)
-    if epilogue.residual is not None:
-        result += epilogue.residual
-    if epilogue.relu:
-        result = result.relu_()
-    y.copy_(functional.max_pool2d(result, 2) if epilogue.pool else result)
+    made = functional.conv2d(x, layer.folded()[0], epilogue.bias, layer.layer.stride, layer.layer.padding)
+    y.copy_(pytorch.finished(made, epilogue))
 
 
 def _function_of(node: fx.Node, module: fx.GraphModule) -> Callable[..., Any]:
@@ -445,9 +565,8 @@ def _channels(node: fx.Node, makers: dict[fx.Node, Layer]) -> int | None:
     layer = makers.get(node)
     if isinstance(layer, Convolution):
         return layer.layer.out_channels
-    if isinstance(layer, Pooling):
-        channels = _channels(layer.source, makers)
-        return channels if channels is not None and channels % LANES == 0 else None
+    if isinstance(layer, Pooling | Affine):
+        return _channels(layer.source, makers)
     if isinstance(layer, Concatenation):
         widths = [_channels(part, makers) for part in layer.inputs]
         return None if None in widths else sum(widths)  # type: ignore[arg-type]

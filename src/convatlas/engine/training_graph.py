@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from convatlas.engine.choice import Chooser
-from convatlas.engine.convolutions import Epilogue, direct, pack_weight, transform_weight, winograd
-from convatlas.engine.graph import ADDITIONS, RELUS, geometry_of, is_plain, pool_sizes, refuse_shared_changes
-from convatlas.engine.jobs import COLUMNS
+from convatlas.engine.choice import Chooser, Prepare
+from convatlas.engine.convolutions import Epilogue, transform_weight, winograd
+from convatlas.engine.graph import ADDITIONS, activation_of, geometry_of, is_plain, pool_sizes, refuse_shared_changes
+from convatlas.engine.jobs import LANES, RELU
 from convatlas.engine.normalization import batch_norm, can_normalise, relu_pool
 from convatlas.engine.operators import conv3x3, first_convolution
+from convatlas.engine.tracing import symbolic_trace
 
 
 class Convolution3x3(nn.Module):
@@ -45,7 +46,7 @@ class Convolution3x3(nn.Module):
         layer, kernel = self.layer, self._kernels[shape]
         if kernel == "torch":
             return cast(Tensor, layer(x))
-        return cast(Tensor, conv3x3(x, layer.weight, layer.bias, self._geometry.padding[0], kernel == "winograd"))
+        return cast(Tensor, conv3x3(x, layer.weight, layer.bias, self._geometry.padding[0]))
 
     def _choose(self, x: Tensor) -> str:
         layer, geometry = self.layer, self._geometry
@@ -53,13 +54,13 @@ class Convolution3x3(nn.Module):
         if not fits or not can_normalise(x):  # to be refused, or nothing in it
             return "torch"
         weight = layer.weight.detach()
-        transformed, panels = transform_weight(weight), pack_weight(weight)
-        calls = {
+        transformed = transform_weight(weight)
+        calls: dict[str, Prepare] = {
             "winograd": lambda x, y: winograd(geometry, x, transformed, y, Epilogue()),
-            "direct": lambda x, y: direct(geometry, x, panels, y, Epilogue()),
+            "torch": lambda x, _: lambda: functional.conv2d(x, weight, padding=geometry.padding),
         }
         pictures = x.detach().contiguous(memory_format=torch.channels_last)
-        return self._chooser.choose(self._name, geometry, pictures, calls)
+        return self._chooser.choose(self._name, geometry, pictures, calls, when="in training: ")
 
 
 class FirstConvolution(nn.Module):
@@ -142,7 +143,7 @@ def trace_for_training(model: nn.Module, chooser: Chooser) -> fx.GraphModule:
     Raises:
         Exception: fx cannot follow its forward method, which may then be anything.
     """
-    module = fx.symbolic_trace(model)
+    module = symbolic_trace(model)
     refuse_shared_changes(module)
     rewriting = _Rewriting(module, chooser)
     for node in list(module.graph.nodes):
@@ -173,7 +174,11 @@ class _Rewriting:
     def _replace_convolution(self, node: fx.Node, layer: nn.Conv2d) -> None:
         if geometry_of(layer).suits_winograd:
             self._replace([node], Convolution3x3(layer, str(node.target), self._chooser), node.args)
-        elif node.all_input_nodes[0].op == "placeholder" and layer.out_channels % COLUMNS == 0:
+        elif (
+            layer.groups == layer.dilation[0] == 1
+            and node.all_input_nodes[0].op == "placeholder"
+            and layer.out_channels % LANES == 0
+        ):
             self._replace([node], FirstConvolution(layer), node.args)
 
     def _fuse_norm(self, node: fx.Node, norm: nn.BatchNorm2d) -> None:
@@ -207,7 +212,7 @@ class _Rewriting:
 
     def _is_relu(self, node: fx.Node) -> bool:
         target = self._target(node)
-        return type(target) is nn.ReLU or target in RELUS
+        return activation_of(target) == RELU
 
     def _target(self, node: fx.Node) -> Any:
         return self._module.get_submodule(str(node.target)) if node.op == "call_module" else node.target

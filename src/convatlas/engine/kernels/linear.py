@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from convatlas.engine.jobs import LANES, OUTPUTS
+from convatlas.engine.codegen import static, vectors
+from convatlas.engine.jobs import LANES, OUTPUTS, RELU6
 from convatlas.engine.kernels.simd import (
     BYTES,
     constant,
-    inline,
     load,
+    load_all,
     load_one,
     multiply_add,
+    number,
     store,
+    store_all,
     store_one,
     total,
 )
@@ -26,42 +27,48 @@ from convatlas.engine.kernels.simd import (
 PIECE = 1024  # of their values
 
 
-@inline
-def add_piece(x: int, w: int, depth: int, count: int, sums: int) -> None:
-    """Add ``count`` products of one image with each of four rows of the weight to their sums."""
-    first = load(sums, 0)
-    second = load(sums, LANES)
-    third = load(sums, 2 * LANES)
-    fourth = load(sums, 3 * LANES)
-    for index in range(0, count, LANES):
-        value = load(x, index)
-        first = multiply_add(value, load(w, index), first)
-        second = multiply_add(value, load(w, index + depth), second)
-        third = multiply_add(value, load(w, index + 2 * depth), third)
-        fourth = multiply_add(value, load(w, index + 3 * depth), fourth)
-    store(sums, 0, first)
-    store(sums, LANES, second)
-    store(sums, 2 * LANES, third)
-    store(sums, 3 * LANES, fourth)
+def add_piece(x: int, w: int, depth: int, count: int, sums: int, rows: int) -> None:
+    """Add ``count`` products of one image with each of some rows of the weight (static) to their sums."""
+    kept = load_all(sums, LANES, rows)
+    for index, mask in vectors(count):
+        value = load(x, index, mask)
+        kept = [multiply_add(value, load(w, index + row * depth, mask), kept[row]) for row in static(rows)]
+    store_all(sums, LANES, kept)
 
 
-def multiply(job: Any, task: int, scratch: int) -> None:
-    """Four outputs of all images: ``x @ w.T + bias`` and ReLU."""
+def activated(value: Any, activation: int) -> Any:
+    """ReLU or ReLU6 of one value, or the value."""
+    if activation != 0 and value < 0.0:
+        value = number(0)
+    if activation == RELU6 and value > 6.0:
+        value = number(6)
+    return value
+
+
+def multiply_rows(job: Any, output: int, scratch: int, rows: int) -> None:
+    """Some outputs (static) of all images, from ``output`` on."""
     depth, images, outputs = job.depth, job.images, job.outputs
-    output = task * OUTPUTS
     w = job.w + output * depth * BYTES
-    for index in range(0, images * OUTPUTS * LANES, LANES):
+    for index in range(0, images * rows * LANES, LANES):
         store(scratch, index, constant(0))
     for piece in range(0, depth, PIECE):
         count = min(PIECE, depth - piece)
         for image in range(images):
             x = job.x + (image * depth + piece) * BYTES
-            add_piece(x, w + piece * BYTES, depth, count, scratch + image * OUTPUTS * LANES * BYTES)
+            add_piece(x, w + piece * BYTES, depth, count, scratch + image * rows * LANES * BYTES, rows)
     for image in range(images):
-        for row in range(OUTPUTS):
-            value = total(load(scratch, (image * OUTPUTS + row) * LANES))
+        for row in range(rows):
+            value = total(load(scratch, (image * rows + row) * LANES))
             if job.bias != 0:
                 value += load_one(job.bias, output + row)
-            if job.relu != 0 and value < np.float32(0):
-                value = np.float32(0)
-            store_one(job.y, image * outputs + output + row, value)
+            store_one(job.y, image * outputs + output + row, activated(value, job.activation))
+
+
+def multiply(job: Any, task: int, scratch: int) -> None:
+    """Four outputs of all images, or the last few: ``x @ w.T + bias`` and the activation."""
+    output = task * OUTPUTS
+    if output + OUTPUTS <= job.outputs:
+        multiply_rows(job, output, scratch, OUTPUTS)
+    else:
+        for last in range(output, job.outputs):
+            multiply_rows(job, last, scratch, 1)

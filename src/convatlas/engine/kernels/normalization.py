@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from convatlas.engine.codegen import static, vectors
 from convatlas.engine.kernels.simd import (
     BYTES,
-    LANES,
     WIDE_BYTES,
     constant,
-    inline,
     larger,
     load,
     load_wide,
@@ -32,19 +31,27 @@ CENTRE, SCALE, SHIFT, SLOPE, OFFSET = range(5)  # rows of the constants
 RUN = 16  # pixels whose sums stay in registers; so many rows of channels stay in the fastest cache
 
 
-@inline
-def normalised(value: Any, constants: int, channels: int, channel: int) -> Any:
-    """The output of batch normalisation, eight channels."""
-    from_centre = value - load(constants, CENTRE * channels + channel)
-    scale = load(constants, SCALE * channels + channel)
-    return multiply_add(from_centre, scale, load(constants, SHIFT * channels + channel))
+def normalised(value: Any, constants: int, channels: int, channel: int, mask: Any) -> Any:
+    """The output of batch normalisation, a vector of channels."""
+    from_centre = value - load(constants, CENTRE * channels + channel, mask)
+    scale = load(constants, SCALE * channels + channel, mask)
+    return multiply_add(from_centre, scale, load(constants, SHIFT * channels + channel, mask))
 
 
-@inline
 def first_value(job: Any, row: int) -> int:
     """Where a row of pooled outputs finds its inputs: the index of the first value, for all its windows."""
     image = row // job.out_height
-    return (image * job.height + (row - image * job.out_height) * 2) * job.width * job.channels  # type: ignore[no-any-return]
+    return (image * job.height + (row - image * job.out_height) * 2) * job.width * job.channels
+
+
+def load_window(x: int, upper: int, below: int, channels: int, mask: Any) -> Any:
+    """The four inputs of a pooled output: upper left, upper right, lower left, lower right."""
+    return (
+        load(x, upper, mask),
+        load(x, upper + channels, mask),
+        load(x, upper + below, mask),
+        load(x, upper + below + channels, mask),
+    )
 
 
 def measure(job: Any, task: int, scratch: int) -> None:
@@ -55,52 +62,46 @@ def measure(job: Any, task: int, scratch: int) -> None:
     sums = job.sums + task * 2 * channels * WIDE_BYTES
     for start in range(first, last, RUN):
         stop = min(start + RUN, last)
-        for channel in range(0, channels, LANES):
+        for channel, mask in vectors(channels):
             at = sums + channel * WIDE_BYTES
-            middle = widen(load(centre, channel))
-            distances = load_wide(at)
-            squares = load_wide(at + channels * WIDE_BYTES)
+            middle = widen(load(centre, channel, mask))
+            distances = load_wide(at, mask)
+            squares = load_wide(at + channels * WIDE_BYTES, mask)
             for pixel in range(start, stop):
-                distance = widen(load(x, pixel * channels + channel)) - middle
+                distance = widen(load(x, pixel * channels + channel, mask)) - middle
                 distances = distances + distance
                 squares = squares + distance * distance
-            store_wide(at, distances)
-            store_wide(at + channels * WIDE_BYTES, squares)
+            store_wide(at, distances, mask)
+            store_wide(at + channels * WIDE_BYTES, squares, mask)
 
 
-@inline
 def normalise_pixel(job: Any, at: int) -> None:
     """The outputs of one pixel, whose first value is number ``at``."""
     x, y, residual, constants, relu = job.x, job.y, job.residual, job.constants, job.relu
     channels = job.channels
-    for channel in range(0, channels, LANES):
-        value = normalised(load(x, at + channel), constants, channels, channel)
+    for channel, mask in vectors(channels):
+        value = normalised(load(x, at + channel, mask), constants, channels, channel, mask)
         if residual != 0:
-            value = value + load(residual, at + channel)
+            value = value + load(residual, at + channel, mask)
         if relu != 0:
             value = larger(constant(0), value)
-        store(y, at + channel, value)
+        store(y, at + channel, value, mask)
 
 
-@inline
 def normalise_windows(job: Any, row: int) -> None:
     """One row of outputs, each the largest of its window."""
     x, constants, channels = job.x, job.constants, job.channels
-    upper = first_value(job, row)
-    lower = upper + job.width * channels
+    upper, below = first_value(job, row), job.width * job.channels
     y = job.y + row * job.out_width * channels * BYTES
     for _ in range(job.out_width):
-        for channel in range(0, channels, LANES):
-            best = normalised(load(x, upper + channel), constants, channels, channel)
-            value = normalised(load(x, upper + channels + channel), constants, channels, channel)
-            best = where_beats(value, best, value, best)
-            value = normalised(load(x, lower + channel), constants, channels, channel)
-            best = where_beats(value, best, value, best)
-            value = normalised(load(x, lower + channels + channel), constants, channels, channel)
-            best = where_beats(value, best, value, best)
-            store(y, channel, larger(constant(0), best))
+        for channel, mask in vectors(channels):
+            values = load_window(x, upper + channel, below, channels, mask)
+            best = normalised(values[0], constants, channels, channel, mask)
+            for place in static(1, 4):
+                rival = normalised(values[place], constants, channels, channel, mask)
+                best = where_beats(rival, best, rival, best)
+            store(y, channel, larger(constant(0), best), mask)
         upper += 2 * channels
-        lower += 2 * channels
         y += channels * BYTES
 
 
@@ -114,56 +115,54 @@ def normalise(job: Any, task: int, scratch: int) -> None:
             normalise_pixel(job, row * job.channels)
 
 
-@inline
 def sum_pixels(job: Any, start: int, stop: int, sums: int) -> None:
     """Add a run of pixels to the sums; with a residual, write the gradient behind ReLU."""
     x, dy, output, masked, constants = job.x, job.dy, job.output, job.masked, job.constants
     relu, channels, zero = job.relu, job.channels, constant(0)
-    for channel in range(0, channels, LANES):
+    for channel, mask in vectors(channels):
         at = sums + channel * WIDE_BYTES
-        centre = load(constants, CENTRE * channels + channel)
-        gradients = load_wide(at)
-        products = load_wide(at + channels * WIDE_BYTES)
+        centre = load(constants, CENTRE * channels + channel, mask)
+        gradients = load_wide(at, mask)
+        products = load_wide(at + channels * WIDE_BYTES, mask)
         for index in range(start * channels + channel, stop * channels, channels):
-            value = load(x, index)
-            gradient = load(dy, index)
+            value = load(x, index, mask)
+            gradient = load(dy, index, mask)
             if output != 0:
-                gradient = where_beats(load(output, index), zero, gradient, zero)
-                store(masked, index, gradient)
+                gradient = where_beats(load(output, index, mask), zero, gradient, zero)
+                store(masked, index, gradient, mask)
             elif relu != 0:
-                gradient = where_beats(normalised(value, constants, channels, channel), zero, gradient, zero)
+                output_here = normalised(value, constants, channels, channel, mask)
+                gradient = where_beats(output_here, zero, gradient, zero)
             gradients = gradients + widen(gradient)
             products = products + widen(gradient) * widen(value - centre)
-        store_wide(at, gradients)
-        store_wide(at + channels * WIDE_BYTES, products)
+        store_wide(at, gradients, mask)
+        store_wide(at + channels * WIDE_BYTES, products, mask)
 
 
-@inline
 def sum_windows(job: Any, row: int, start: int, stop: int, sums: int) -> None:
     """Add a run of pooled outputs to the sums: only the largest of a window has a gradient."""
     x, dy, constants, channels, zero = job.x, job.dy, job.constants, job.channels, constant(0)
     below = job.width * channels
     windows = first_value(job, row)
     outputs = row * job.out_width * channels
-    for channel in range(0, channels, LANES):
+    for channel, mask in vectors(channels):
         at = sums + channel * WIDE_BYTES
-        centre = load(constants, CENTRE * channels + channel)
-        gradients = load_wide(at)
-        products = load_wide(at + channels * WIDE_BYTES)
+        centre = load(constants, CENTRE * channels + channel, mask)
+        gradients = load_wide(at, mask)
+        products = load_wide(at + channels * WIDE_BYTES, mask)
         for column in range(start, stop):
-            index = windows + 2 * column * channels + channel
-            source = load(x, index)
-            best = normalised(source, constants, channels, channel)
-            for place in range(1, 4):
-                value = load(x, index + (place & 1) * channels + (place >> 1) * below)
-                rival = normalised(value, constants, channels, channel)
-                source = where_beats(rival, best, value, source)
+            values = load_window(x, windows + 2 * column * channels + channel, below, channels, mask)
+            source = values[0]
+            best = normalised(source, constants, channels, channel, mask)
+            for place in static(1, 4):
+                rival = normalised(values[place], constants, channels, channel, mask)
+                source = where_beats(rival, best, values[place], source)
                 best = where_beats(rival, best, rival, best)
-            gradient = where_beats(best, zero, load(dy, outputs + column * channels + channel), zero)
+            gradient = where_beats(best, zero, load(dy, outputs + column * channels + channel, mask), zero)
             gradients = gradients + widen(gradient)
             products = products + widen(gradient) * widen(source - centre)
-        store_wide(at, gradients)
-        store_wide(at + channels * WIDE_BYTES, products)
+        store_wide(at, gradients, mask)
+        store_wide(at + channels * WIDE_BYTES, products, mask)
 
 
 def sum_gradient(job: Any, task: int, scratch: int) -> None:
@@ -180,74 +179,66 @@ def sum_gradient(job: Any, task: int, scratch: int) -> None:
                 sum_windows(job, row, start, min(start + RUN, job.out_width), sums)
 
 
-@inline
-def store_gradient(job: Any, index: int, channel: int, value: Any, gradient: Any) -> None:
+def store_gradient(job: Any, index: int, channel: int, value: Any, gradient: Any, mask: Any) -> None:
     """The gradient of one input ``value``, given that of its normalised value."""
     channels = job.channels
     if job.normalised != 0:
-        from_centre = value - load(job.constants, CENTRE * channels + channel)
-        slope = load(job.constants, SLOPE * channels + channel)
-        through_statistics = multiply_add(from_centre, slope, load(job.constants, OFFSET * channels + channel))
-        gradient = multiply_add(gradient, load(job.constants, SCALE * channels + channel), through_statistics)
-    store(job.dx, index, gradient)
+        from_centre = value - load(job.constants, CENTRE * channels + channel, mask)
+        slope = load(job.constants, SLOPE * channels + channel, mask)
+        through_statistics = multiply_add(from_centre, slope, load(job.constants, OFFSET * channels + channel, mask))
+        scale = load(job.constants, SCALE * channels + channel, mask)
+        gradient = multiply_add(gradient, scale, through_statistics)
+    store(job.dx, index, gradient, mask)
 
 
-@inline
 def write_pixel(job: Any, at: int) -> None:
     """The gradient of one pixel, whose first value is number ``at``."""
     x, dy, constants, relu, channels, zero = job.x, job.dy, job.constants, job.relu, job.channels, constant(0)
-    for channel in range(0, channels, LANES):
-        value = load(x, at + channel)
-        gradient = load(dy, at + channel)
+    for channel, mask in vectors(channels):
+        value = load(x, at + channel, mask)
+        gradient = load(dy, at + channel, mask)
         if relu != 0:
-            gradient = where_beats(normalised(value, constants, channels, channel), zero, gradient, zero)
-        store_gradient(job, at + channel, channel, value, gradient)
+            output = normalised(value, constants, channels, channel, mask)
+            gradient = where_beats(output, zero, gradient, zero)
+        store_gradient(job, at + channel, channel, value, gradient, mask)
 
 
-@inline
 def write_unpooled(job: Any, at: int, pixels: int) -> None:
     """The gradient of pixels that no window covers, at an odd border."""
     x, channels = job.x, job.channels
     for _ in range(pixels):
-        for channel in range(0, channels, LANES):
-            store_gradient(job, at + channel, channel, load(x, at + channel), constant(0))
+        for channel, mask in vectors(channels):
+            store_gradient(job, at + channel, channel, load(x, at + channel, mask), constant(0), mask)
         at += channels
 
 
-@inline
 def write_windows(job: Any, row: int) -> None:
     """The gradient of the two rows of pixels below a row of pooled outputs."""
     x, constants, channels, zero = job.x, job.constants, job.channels, constant(0)
+    below = job.width * channels
     upper = first_value(job, row)
-    lower = upper + job.width * channels
     dy = job.dy + row * job.out_width * channels * BYTES
     for _ in range(job.out_width):
-        for channel in range(0, channels, LANES):
-            value0 = load(x, upper + channel)
-            value1 = load(x, upper + channels + channel)
-            value2 = load(x, lower + channel)
-            value3 = load(x, lower + channels + channel)
-            best0 = normalised(value0, constants, channels, channel)
-            rival1 = normalised(value1, constants, channels, channel)
-            best1 = where_beats(rival1, best0, rival1, best0)
-            rival2 = normalised(value2, constants, channels, channel)
-            best2 = where_beats(rival2, best1, rival2, best1)
-            rival3 = normalised(value3, constants, channels, channel)
-            best3 = where_beats(rival3, best2, rival3, best2)
+        for channel, mask in vectors(channels):
+            values = load_window(x, upper + channel, below, channels, mask)
+            rivals = [normalised(value, constants, channels, channel, mask) for value in values]
+            best1 = where_beats(rivals[1], rivals[0], rivals[1], rivals[0])
+            best2 = where_beats(rivals[2], best1, rivals[2], best1)
+            best3 = where_beats(rivals[3], best2, rivals[3], best2)
             # The last to beat all before it has the gradient: of equals, the first.
-            left3 = where_beats(best3, zero, load(dy, channel), zero)
-            left2 = where_beats(rival3, best2, zero, left3)
-            left1 = where_beats(rival2, best1, zero, left2)
-            left0 = where_beats(rival1, best0, zero, left1)
-            store_gradient(job, upper + channel, channel, value0, left0)
-            gradient1 = where_beats(rival1, best0, left1, zero)
-            store_gradient(job, upper + channels + channel, channel, value1, gradient1)
-            gradient2 = where_beats(rival2, best1, left2, zero)
-            store_gradient(job, lower + channel, channel, value2, gradient2)
-            gradient3 = where_beats(rival3, best2, left3, zero)
-            store_gradient(job, lower + channels + channel, channel, value3, gradient3)
+            left3 = where_beats(best3, zero, load(dy, channel, mask), zero)
+            left2 = where_beats(rivals[3], best2, zero, left3)
+            left1 = where_beats(rivals[2], best1, zero, left2)
+            left0 = where_beats(rivals[1], rivals[0], zero, left1)
+            at = upper + channel
+            store_gradient(job, at, channel, values[0], left0, mask)
+            gradient1 = where_beats(rivals[1], rivals[0], left1, zero)
+            store_gradient(job, at + channels, channel, values[1], gradient1, mask)
+            gradient2 = where_beats(rivals[2], best1, left2, zero)
+            store_gradient(job, at + below, channel, values[2], gradient2, mask)
+            gradient3 = where_beats(rivals[3], best2, left3, zero)
+            store_gradient(job, at + below + channels, channel, values[3], gradient3, mask)
         upper += 2 * channels
-        lower += 2 * channels
         dy += channels * BYTES
 
 

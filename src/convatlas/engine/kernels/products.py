@@ -1,59 +1,116 @@
-"""The matrix product all convolutions end in: a register tile of six rows and sixteen columns.
+"""The matrix product all convolutions end in: a register tile of six or twelve rows and two vectors.
 
-Twelve vectors of sums, two of ``b`` and one of ``a`` fill the sixteen registers of AVX2, and six rows keep its two
-multiply-add units busy through their latency. The columns of ``b`` lie in *panels* of sixteen, one row after another.
+With AVX2, twelve vectors of sums, two of ``b`` and one of ``a`` fill the sixteen registers, and six rows keep its two
+multiply-add units busy through their latency; AVX-512 has twice the registers, of twice the width. The columns of ``b``
+lie in *panels* of two vectors, one row after another; what is left of the columns may be a panel of one vector.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.jobs import LANES
-from convatlas.engine.kernels.simd import BYTES, accumulate, constant, inline, load, store
+from convatlas.engine.codegen import static
+from convatlas.engine.jobs import COLUMNS, LANES, ROWS
+from convatlas.engine.kernels.simd import BYTES, constant, load, load_one, multiply_add, prefetch, spread, store
+
+FEWER = ROWS // 2  # rows of the tile that does what is left of them
 
 
-@inline
-def load_tile(c: int, c_row: int) -> Any:
-    """The twelve vectors of a tile."""
-    row1 = c + c_row * BYTES
-    row2 = row1 + c_row * BYTES
-    row3 = row2 + c_row * BYTES
-    row4 = row3 + c_row * BYTES
-    row5 = row4 + c_row * BYTES
-    return (
-        load(c, 0), load(c, LANES), load(row1, 0), load(row1, LANES), load(row2, 0), load(row2, LANES),
-        load(row3, 0), load(row3, LANES), load(row4, 0), load(row4, LANES), load(row5, 0), load(row5, LANES),
-    )  # fmt: skip
+def load_tile(c: int, c_row: int, rows: int, halves: int) -> Any:
+    """The vectors of a tile, row by row."""
+    return [[load(c + row * c_row * BYTES, half * LANES) for half in static(halves)] for row in static(rows)]
 
 
-@inline
-def empty_tile() -> Any:
-    """Twelve vectors of zeros."""
-    zero = constant(0)
-    return (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
+def empty_tile(rows: int, halves: int) -> Any:
+    """Zeros."""
+    return [[constant(0) for _ in static(halves)] for _ in static(rows)]
 
 
-@inline
-def product(a: int, a_row: int, a_step: int, b: int, b_step: int, c: int, c_row: int, depth: int, onto: bool) -> None:
-    """``c[6, 16] = a[6, depth] @ b[depth, 16]``, or ``+=`` where ``onto``.
+def store_tile(c: int, c_row: int, sums: Any) -> None:
+    """The vectors of a tile to memory."""
+    for row in static(len(sums)):
+        for half in static(len(sums[row])):
+            store(c + row * c_row * BYTES, half * LANES, sums[row][half])
+
+
+def accumulate(sums: Any, a: int, a_row: int, b: int) -> Any:
+    """One step of a tile: ``sums[rows][halves] += a[rows values, a_row apart] * b[halves vectors]``."""
+    parts = [load(b, half * LANES) for half in static(len(sums[0]))]
+    return [add_products(sums[row], spread(load_one(a, row * a_row)), parts) for row in static(len(sums))]
+
+
+def add_products(sums: Any, factor: Any, parts: Any) -> Any:
+    """One row of a tile."""
+    return [multiply_add(factor, parts[half], sums[half]) for half in static(len(sums))]
+
+
+def product(
+    a: int,
+    a_row: int,
+    a_step: int,
+    b: int,
+    b_step: int,
+    c: int,
+    c_row: int,
+    depth: int,
+    onto: bool,
+    rows: int,
+    halves: int,
+) -> None:
+    """``c[rows, halves * LANES] = a[rows, depth] @ b[depth, halves * LANES]``, or ``+=`` where ``onto``.
 
     All distances are in values: ``a_row`` between the rows of ``a``, ``a_step`` between its columns, ``b_step`` and
-    ``c_row`` between the rows of the others; ``b_step`` is 16 in a panel.
+    ``c_row`` between the rows of the others. ``rows`` and ``halves`` are static.
     """
-    sums = load_tile(c, c_row) if onto else empty_tile()
+    sums = load_tile(c, c_row, rows, halves) if onto else empty_tile(rows, halves)
     for _ in range(depth):
+        prefetch(b, halves * LANES)
         sums = accumulate(sums, a, a_row, b)
         a += a_step * BYTES
         b += b_step * BYTES
-    store(c, 0, sums[0])
-    store(c, LANES, sums[1])
-    store(c, c_row, sums[2])
-    store(c, c_row + LANES, sums[3])
-    store(c, 2 * c_row, sums[4])
-    store(c, 2 * c_row + LANES, sums[5])
-    store(c, 3 * c_row, sums[6])
-    store(c, 3 * c_row + LANES, sums[7])
-    store(c, 4 * c_row, sums[8])
-    store(c, 4 * c_row + LANES, sums[9])
-    store(c, 5 * c_row, sums[10])
-    store(c, 5 * c_row + LANES, sums[11])
+    store_tile(c, c_row, sums)
+
+
+def product_of_rows(
+    a: int,
+    a_row: int,
+    a_step: int,
+    b: int,
+    b_step: int,
+    c: int,
+    c_row: int,
+    depth: int,
+    onto: bool,
+    rows: int,
+    halves: int,
+) -> None:
+    """The same for any number of rows, made up to a multiple of ``FEWER``: there ``a`` is read and ``c`` is written."""
+    whole = (rows + FEWER - 1) // ROWS * ROWS
+    for row in range(0, whole, ROWS):
+        at = a + row * a_row * BYTES
+        product(at, a_row, a_step, b, b_step, c + row * c_row * BYTES, c_row, depth, onto, ROWS, halves)
+    if whole < rows:
+        at = a + whole * a_row * BYTES
+        product(at, a_row, a_step, b, b_step, c + whole * c_row * BYTES, c_row, depth, onto, FEWER, halves)
+
+
+def product_with_panels(
+    a: int,
+    a_row: int,
+    panels: int,
+    panel_depth: int,
+    c: int,
+    c_row: int,
+    depth: int,
+    onto: bool,
+    rows: int,
+    columns: int,
+) -> None:
+    """``c[rows, columns] = a[rows, depth] @ panels``; columns are whole vectors, panels are ``panel_depth`` deep."""
+    whole = columns // COLUMNS * COLUMNS
+    for column in range(0, whole, COLUMNS):
+        b = panels + column * panel_depth * BYTES
+        product_of_rows(a, a_row, 1, b, COLUMNS, c + column * BYTES, c_row, depth, onto, rows, 2)
+    if whole < columns:
+        b = panels + whole * panel_depth * BYTES
+        product_of_rows(a, a_row, 1, b, LANES, c + whole * BYTES, c_row, depth, onto, rows, 1)

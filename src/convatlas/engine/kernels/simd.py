@@ -1,380 +1,263 @@
-"""Vectors of eight float32 values for kernels written in Numba, and the few operations a kernel needs on memory.
+"""Vectors of float32 values, as wide as the processor's registers, and the few operations a kernel needs on memory.
 
-Numba vectorises simple loops by itself, but neither the register tile of a matrix product nor a Winograd transform.
-Here a kernel says which vectors it holds; LLVM keeps them in registers, and splits them where those are shorter.
-
-Memory is named by an address (an integer, in bytes) and an index counted in float32 values. Nothing is checked: the
-callers own their buffers and choose the sizes.
+A kernel says which vectors it holds; LLVM keeps them in registers, and splits them where those are shorter. Memory is
+named by an address (an integer, in bytes) and an index counted in float32 values. Nothing is checked: the callers own
+their buffers and choose the sizes. A ``mask`` leaves the last lanes of a vector out: they are read as zeros, and not
+written.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
-import numba
-import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core.cgutils import get_or_insert_function
-from numba.core.extending import intrinsic, lower_builtin, models, register_model
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
+from convatlas.engine.codegen import FLOAT, INT, POINTER, Job, intrinsic, mask_of, static, vectors
 from convatlas.engine.jobs import LANES
 
 BYTES = 4  # of one value
-FLOAT = ir.FloatType()
-INTEGER = ir.IntType(64)
+WIDE_BYTES = 8  # of one value in float64
 VECTOR = ir.VectorType(FLOAT, LANES)
 WIDE = ir.VectorType(ir.DoubleType(), LANES)
-WIDE_BYTES = 8  # of one value in float64
+INDEX = ir.IntType(32)  # of a lane
+MASK = ir.VectorType(ir.IntType(1), LANES)
+LINE = 64  # bytes that the caches fetch at once
 AHEAD = 1024  # bytes of a panel that are asked for before they are needed: the machine's own guesses end with a page
 
-Generator = Callable[[Any, Any, Any, Any], Any]
 
-inline = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # a piece of a kernel
-
-
-class Vector(types.Type):
-    """Eight float32 values in a register."""
-
-    def __init__(self) -> None:
-        super().__init__(name="float32x8")
+def _index(value: Any) -> Any:
+    return ir.Constant(INT, value) if isinstance(value, int) else value
 
 
-vector = Vector()
+def _place(builder: ir.IRBuilder, address: Any, index: Any) -> Any:
+    base = builder.inttoptr(_index(address), POINTER)
+    return builder.gep(base, [_index(index)], source_etype=FLOAT)
 
 
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, VECTOR)
-
-
-class Wide(types.Type):
-    """Eight float64 values in registers."""
-
-    def __init__(self) -> None:
-        super().__init__(name="float64x8")
-
-
-wide = Wide()
-
-
-@register_model(Wide)
-class _WideModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, WIDE)
-
-
-def _give_operator(kind: types.Type, symbol: Any, instruction: str) -> None:
-    @infer_global(symbol)
-    class _Typing(AbstractTemplate):
-        def generic(self, args: Any, kws: Any) -> Any:
-            return signature(kind, kind, kind) if args == (kind, kind) else None
-
-    @lower_builtin(symbol, type(kind), type(kind))
-    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return getattr(builder, instruction)(*args)
-
-
-for _kind in (vector, wide):
-    for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-        _give_operator(_kind, _symbol, _instruction)
-
-
-def _place(builder: Any, address: Any, index: Any, kind: Any) -> Any:
-    base = builder.inttoptr(address, FLOAT.as_pointer())
-    return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
-
-
-def _spread(builder: Any, value: Any) -> Any:
+def _spread(builder: ir.IRBuilder, value: Any) -> Any:
+    if isinstance(value, ir.Constant):
+        return ir.Constant(VECTOR, [value.constant] * LANES)
     nothing = ir.Constant(VECTOR, ir.Undefined)
-    one = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    one = builder.insert_element(nothing, value, ir.Constant(INDEX, 0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(INDEX, LANES), [0] * LANES))
 
 
-def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
+def _declared(builder: ir.IRBuilder, name: str, result: Any, *arguments: Any) -> Any:
+    kind = ir.FunctionType(result, arguments)
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
-def _prefetch(builder: Any, address: Any) -> None:
+def _fused(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    return builder.call(_declared(builder, f"llvm.fmuladd.v{LANES}f32", VECTOR, VECTOR, VECTOR, VECTOR), [a, b, c])
+
+
+def _prefetch(builder: ir.IRBuilder, address: Any) -> None:
     """Start to bring the memory at an address into the caches; any address will do."""
-    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-    function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    hints = [ir.Constant(flag, hint) for hint in (0, 3, 1)]  # to read, into all caches, data
-    builder.call(function, [builder.inttoptr(address, byte), *hints])
+    function = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), POINTER, INDEX, INDEX, INDEX)
+    hints = [ir.Constant(INDEX, hint) for hint in (0, 3, 1)]  # to read, into all caches, data
+    builder.call(function, [builder.inttoptr(address, POINTER), *hints])
+
+
+def _read(builder: ir.IRBuilder, place: Any, kind: Any, name: str, mask: Any, align: int) -> Any:
+    if mask is None:
+        return builder.load(place, typ=kind, align=align)
+    function = _declared(builder, f"llvm.masked.load.{name}.p0", kind, POINTER, INDEX, MASK, kind)
+    return builder.call(function, [place, ir.Constant(INDEX, align), mask, ir.Constant(kind, None)])
+
+
+def _write(builder: ir.IRBuilder, value: Any, place: Any, name: str, mask: Any, align: int) -> None:
+    if mask is None:
+        builder.store(value, place, align=align)
+        return
+    function = _declared(builder, f"llvm.masked.store.{name}.p0", ir.VoidType(), value.type, POINTER, INDEX, MASK)
+    builder.call(function, [value, place, ir.Constant(INDEX, align), mask])
 
 
 @intrinsic
-def load(typing: Any, address: Any, index: Any) -> tuple[Any, Generator]:
-    """Eight values from memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(_place(builder, *args, VECTOR), align=BYTES)
-
-    return vector(types.int64, types.int64), generate
+def load(builder: ir.IRBuilder, address: Any, index: Any, mask: Any = None) -> Any:
+    """A vector from memory."""
+    return _read(builder, _place(builder, address, index), VECTOR, f"v{LANES}f32", mask, BYTES)
 
 
 @intrinsic
-def store(typing: Any, address: Any, index: Any, value: Any) -> tuple[Any, Generator]:
-    """Eight values to memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[2], _place(builder, args[0], args[1], VECTOR), align=BYTES)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, vector), generate
+def store(builder: ir.IRBuilder, address: Any, index: Any, value: Any, mask: Any = None) -> None:
+    """A vector to memory."""
+    _write(builder, value, _place(builder, address, index), f"v{LANES}f32", mask, BYTES)
 
 
 @intrinsic
-def load_one(typing: Any, address: Any, index: Any) -> tuple[Any, Generator]:
+def first_lanes(builder: ir.IRBuilder, count: Any) -> Any:
+    """A mask of the first ``count`` lanes."""
+    return mask_of(builder, count, LANES)
+
+
+@intrinsic
+def load_bits(builder: ir.IRBuilder, address: Any) -> Any:
+    """The bits of one float32 value, as an integer."""
+    return builder.zext(builder.load(builder.inttoptr(address, POINTER), typ=ir.IntType(32), align=BYTES), INT)
+
+
+@intrinsic
+def load_place(builder: ir.IRBuilder, address: Any, index: Any) -> Any:
+    """One address from a list of them."""
+    place = builder.gep(builder.inttoptr(address, POINTER), [_index(index)], source_etype=INT)
+    return builder.load(place, typ=INT, align=WIDE_BYTES)
+
+
+@intrinsic
+def as_float(builder: ir.IRBuilder, value: Any) -> Any:
+    """An integer as float32."""
+    return builder.sitofp(value, FLOAT)
+
+
+@intrinsic
+def load_one(builder: ir.IRBuilder, address: Any, index: Any) -> Any:
     """One value from memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(_place(builder, *args, FLOAT), align=BYTES)
-
-    return types.float32(types.int64, types.int64), generate
+    return builder.load(_place(builder, address, index), typ=FLOAT, align=BYTES)
 
 
 @intrinsic
-def store_one(typing: Any, address: Any, index: Any, value: Any) -> tuple[Any, Generator]:
+def store_one(builder: ir.IRBuilder, address: Any, index: Any, value: Any) -> None:
     """One value to memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[2], _place(builder, args[0], args[1], FLOAT), align=BYTES)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32), generate
+    builder.store(value, _place(builder, address, index), align=BYTES)
 
 
 @intrinsic
-def spread(typing: Any, value: Any) -> tuple[Any, Generator]:
-    """A value, eight times."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _spread(builder, args[0])
-
-    return vector(types.float32), generate
-
-
-@inline
-def constant(value: float) -> Any:
-    """A number, eight times."""
-    return spread(np.float32(value))
+def spread(builder: ir.IRBuilder, value: Any) -> Any:
+    """A value in every lane."""
+    return _spread(builder, value)
 
 
 @intrinsic
-def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> tuple[Any, Generator]:
+def constant(builder: ir.IRBuilder, value: float) -> Any:
+    """A number in every lane."""
+    return ir.Constant(VECTOR, [float(value)] * LANES)
+
+
+@intrinsic
+def number(builder: ir.IRBuilder, value: float) -> Any:
+    """A number, as float32."""
+    return ir.Constant(FLOAT, float(value))
+
+
+@intrinsic
+def multiply_add(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c``, rounded once where the machine can."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _fused(builder, *args)
-
-    return vector(vector, vector, vector), generate
+    return _fused(builder, a, b, c)
 
 
 @intrinsic
-def larger(typing: Any, bound: Any, value: Any) -> tuple[Any, Generator]:
+def larger(builder: ir.IRBuilder, bound: Any, value: Any) -> Any:
     """``bound`` where it is larger, else ``value``: a NaN in ``value`` stays, as in PyTorch's ReLU."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-
-    return vector(vector, vector), generate
+    return builder.select(builder.fcmp_ordered(">", bound, value), bound, value)
 
 
 @intrinsic
-def maximum(typing: Any, a: Any, b: Any) -> tuple[Any, Generator]:
+def smaller(builder: ir.IRBuilder, bound: Any, value: Any) -> Any:
+    """``bound`` where it is smaller, else ``value``: a NaN in ``value`` stays, as in PyTorch's ReLU6."""
+    return builder.select(builder.fcmp_ordered("<", bound, value), bound, value)
+
+
+@intrinsic
+def maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     """The larger of two; NaN where either is, as in PyTorch's max-pool."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        a, b = args
-        chosen = builder.select(builder.fcmp_ordered(">", a, b), a, b)  # b where either is NaN
-        return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
-
-    return vector(vector, vector), generate
+    chosen = builder.select(builder.fcmp_ordered(">", a, b), a, b)  # b where either is NaN
+    return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
 
 
 @intrinsic
-def where_beats(typing: Any, challenger: Any, holder: Any, a: Any, b: Any) -> tuple[Any, Generator]:
+def where_beats(builder: ir.IRBuilder, challenger: Any, holder: Any, a: Any, b: Any) -> Any:
     """``a`` where the challenger is larger than the holder or NaN, else ``b``: PyTorch's rule for a maximum.
 
     Against zero it is the gradient of its ReLU, which lets a NaN's gradient through.
     """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        challenger, holder, a, b = args
-        larger_one = builder.fcmp_ordered(">", challenger, holder)
-        return builder.select(builder.or_(larger_one, builder.fcmp_unordered("uno", challenger, challenger)), a, b)
-
-    return vector(vector, vector, vector, vector), generate
+    larger_one = builder.fcmp_ordered(">", challenger, holder)
+    return builder.select(builder.or_(larger_one, builder.fcmp_unordered("uno", challenger, challenger)), a, b)
 
 
 @intrinsic
-def widen(typing: Any, value: Any) -> tuple[Any, Generator]:
-    """Eight float32 values as float64."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fpext(args[0], WIDE)
-
-    return wide(vector), generate
+def widen(builder: ir.IRBuilder, value: Any) -> Any:
+    """A vector's values as float64."""
+    return builder.fpext(value, WIDE)
 
 
 @intrinsic
-def load_wide(typing: Any, address: Any) -> tuple[Any, Generator]:
-    """Eight float64 values from memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
-
-    return wide(types.int64), generate
+def load_wide(builder: ir.IRBuilder, address: Any, mask: Any = None) -> Any:
+    """A vector of float64 values from memory."""
+    return _read(builder, builder.inttoptr(address, POINTER), WIDE, f"v{LANES}f64", mask, WIDE_BYTES)
 
 
 @intrinsic
-def store_wide(typing: Any, address: Any, value: Any) -> tuple[Any, Generator]:
-    """Eight float64 values to memory."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[1], builder.inttoptr(args[0], WIDE.as_pointer()), align=WIDE_BYTES)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, wide), generate
+def store_wide(builder: ir.IRBuilder, address: Any, value: Any, mask: Any = None) -> None:
+    """A vector of float64 values to memory."""
+    _write(builder, value, builder.inttoptr(address, POINTER), f"v{LANES}f64", mask, WIDE_BYTES)
 
 
 @intrinsic
-def total(typing: Any, value: Any) -> tuple[Any, Generator]:
-    """The sum of the eight, added pairwise."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = [builder.extract_element(args[0], ir.Constant(ir.IntType(32), lane)) for lane in range(LANES)]
-        while len(lanes) > 1:
-            lanes = [builder.fadd(one, other) for one, other in zip(lanes[::2], lanes[1::2], strict=True)]
-        return lanes[0]
-
-    return types.float32(vector), generate
+def total(builder: ir.IRBuilder, value: Any) -> Any:
+    """The sum of a vector's values, added pairwise."""
+    lanes = [builder.extract_element(value, ir.Constant(INDEX, lane)) for lane in range(LANES)]
+    while len(lanes) > 1:
+        lanes = [builder.fadd(one, other) for one, other in zip(lanes[::2], lanes[1::2], strict=True)]
+    return lanes[0]
 
 
 @intrinsic
-def transpose(typing: Any, rows: Any) -> tuple[Any, Generator]:
-    """Eight vectors as the rows of a matrix; its eight columns."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vectors = [builder.extract_value(args[0], row) for row in range(LANES)]
-        for width in (1, 2, 4):  # exchange blocks of width x width across the diagonal
-            vectors = _exchange(builder, vectors, width)
-        result = ir.Constant(args[0].type, ir.Undefined)
-        for row, value in enumerate(vectors):
-            result = builder.insert_value(result, value, row)
-        return result
-
-    eight = types.UniTuple(vector, LANES)
-    return eight(eight), generate
+def transpose(builder: ir.IRBuilder, rows: Any) -> Any:
+    """As many vectors as lanes as the rows of a matrix; its columns."""
+    vectors_, width = list(rows), 1
+    while width < LANES:  # exchange blocks of width x width across the diagonal
+        vectors_ = _exchange(builder, vectors_, width)
+        width *= 2
+    return tuple(vectors_)
 
 
-def _exchange(builder: Any, vectors: list[Any], width: int) -> list[Any]:
-    exchanged = list(vectors)
+def _exchange(builder: ir.IRBuilder, rows: list[Any], width: int) -> list[Any]:
+    exchanged = list(rows)
     for row in range(LANES):
         if row & width:
             continue
-        low, high = vectors[row], vectors[row + width]
+        low, high = rows[row], rows[row + width]
         picks_low = [lane if not lane & width else lane - width + LANES for lane in range(LANES)]
         picks_high = [lane + width if not lane & width else lane + LANES for lane in range(LANES)]
         for target, picks in ((row, picks_low), (row + width, picks_high)):
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), picks)
+            mask = ir.Constant(ir.VectorType(INDEX, LANES), picks)
             exchanged[target] = builder.shuffle_vector(low, high, mask)
     return exchanged
 
 
 @intrinsic
-def accumulate(typing: Any, sums: Any, a: Any, a_row: Any, b: Any) -> tuple[Any, Generator]:
-    """One step of a register tile: ``sums[6][2 vectors] += a[6 values, a_row apart] * b[16 values]``."""
-    tile = types.UniTuple(vector, 12)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        sums, a, a_row, b = args
-        _prefetch(builder, builder.add(b, ir.Constant(INTEGER, AHEAD)))
-        halves = [
-            builder.load(_place(builder, b, ir.Constant(INTEGER, lane), VECTOR), align=BYTES) for lane in (0, LANES)
-        ]
-        for row in range(6):
-            index = builder.mul(a_row, ir.Constant(INTEGER, row))
-            factor = _spread(builder, builder.load(_place(builder, a, index, FLOAT), align=BYTES))
-            for half in range(2):
-                value = _fused(builder, factor, halves[half], builder.extract_value(sums, 2 * row + half))
-                sums = builder.insert_value(sums, value, 2 * row + half)
-        return sums
-
-    return tile(tile, types.int64, types.int64, types.int64), generate
+def prefetch(builder: ir.IRBuilder, address: Any, count: int) -> None:
+    """Ask for the memory a little beyond ``count`` values at an address; a static number of them."""
+    for line in range(0, count * BYTES, LINE):
+        _prefetch(builder, builder.add(address, ir.Constant(INT, AHEAD + line)))
 
 
 @intrinsic
-def take(typing: Any, address: Any) -> tuple[Any, Generator]:
-    """Add one to the int64 at an address, atomically; what it was before."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = builder.inttoptr(args[0], INTEGER.as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(INTEGER, 1), "monotonic")
-
-    return types.int64(types.int64), generate
+def take(builder: ir.IRBuilder, job: Job, field: str) -> Any:
+    """Add one to a field of the job, atomically; what it was before."""
+    place = builder.inttoptr(job.place(builder, field), POINTER)
+    return builder.atomic_rmw("add", place, ir.Constant(INT, 1), "monotonic")
 
 
-@inline
-def load6(address: int, stride: int) -> Any:
-    """Six vectors, ``stride`` values apart."""
-    return (
-        load(address, 0),
-        load(address, stride),
-        load(address, 2 * stride),
-        load(address, 3 * stride),
-        load(address, 4 * stride),
-        load(address, 5 * stride),
-    )
+def load_all(address: int, stride: int, count: int, mask: Any = None) -> Any:
+    """``count`` vectors, ``stride`` values apart; a static number of them."""
+    return [load(address, place * stride, mask) for place in static(count)]
 
 
-@inline
-def store6(address: int, stride: int, values: Any) -> None:
-    """Six vectors, ``stride`` values apart."""
-    store(address, 0, values[0])
-    store(address, stride, values[1])
-    store(address, 2 * stride, values[2])
-    store(address, 3 * stride, values[3])
-    store(address, 4 * stride, values[4])
-    store(address, 5 * stride, values[5])
+def store_all(address: int, stride: int, values: Any, mask: Any = None) -> None:
+    """Vectors, ``stride`` values apart."""
+    for place in static(len(values)):
+        store(address, place * stride, values[place], mask)
 
 
-@inline
 def copy(source: int, target: int, count: int) -> None:
     """``count`` values, any number."""
-    whole = count & -LANES
-    for index in range(0, whole, LANES):
-        store(target, index, load(source, index))
-    for index in range(whole, count):
-        store_one(target, index, load_one(source, index))
+    for index, mask in vectors(count):
+        store(target, index, load(source, index, mask), mask)
 
 
-@inline
 def clear(target: int, count: int) -> None:
     """``count`` zeros."""
-    whole = count & -LANES
-    for index in range(0, whole, LANES):
-        store(target, index, constant(0))
-    for index in range(whole, count):
-        store_one(target, index, np.float32(0))
-
-
-@inline
-def load8(address: int, stride: int) -> Any:
-    """Eight vectors, ``stride`` values apart."""
-    return (*load6(address, stride), load(address, 6 * stride), load(address, 7 * stride))
-
-
-@inline
-def store8(address: int, stride: int, values: Any) -> None:
-    """Eight vectors, ``stride`` values apart."""
-    store6(address, stride, values[:6])
-    store(address, 6 * stride, values[6])
-    store(address, 7 * stride, values[7])
+    for index, mask in vectors(count):
+        store(target, index, constant(0), mask)

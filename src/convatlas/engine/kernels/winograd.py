@@ -11,22 +11,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.jobs import APART, COLUMNS, LANES, POSITIONS, ROWS, TILE
-from convatlas.engine.kernels.products import product
+from convatlas.engine.codegen import static, vectors
+from convatlas.engine.jobs import APART, COLUMNS, LANES, POSITIONS, TILE
+from convatlas.engine.kernels.epilogue import activated, bias_of, finished, output_place, residual_place
+from convatlas.engine.kernels.products import product_of_rows, product_with_panels
 from convatlas.engine.kernels.simd import (
     BYTES,
     clear,
     constant,
     copy,
-    inline,
+    first_lanes,
     larger,
     load,
-    load6,
-    load8,
+    load_all,
     multiply_add,
     store,
-    store6,
-    store8,
+    store_all,
     total,
     transpose,
 )
@@ -43,7 +43,6 @@ NEAR_SHARE = 1 / (2 * INNER * (INNER - OUTER))
 FAR_SHARE = 1 / (2 * OUTER * (OUTER - INNER))
 
 
-@inline
 def input_1d(d: Any) -> Any:
     """B'd: six values to six."""
     outer = constant(INNER * OUTER)
@@ -62,7 +61,6 @@ def input_1d(d: Any) -> Any:
     )
 
 
-@inline
 def output_1d(m: Any) -> Any:
     """A'm: six values to four."""
     near_sum = m[1] + m[2]
@@ -77,7 +75,6 @@ def output_1d(m: Any) -> Any:
     )
 
 
-@inline
 def weight_1d(w0: Any, w1: Any, w2: Any) -> Any:
     """Gw: three values to six."""
     near = constant(NEAR_SHARE) * multiply_add(constant(INNER), w2, w0)
@@ -87,43 +84,47 @@ def weight_1d(w0: Any, w1: Any, w2: Any) -> Any:
     return (constant(1 / (INNER * OUTER)) * w0, near + near_odd, near - near_odd, far + far_odd, far - far_odd, w2)
 
 
-@inline
 def transform_patch(x: int, x_row: int, x_pixel: int, channels: int, half: int, v: int, apart: int, panel: int) -> None:
     """B'dB of one 6x6 patch, for all channels.
 
-    ``half`` is room for 36 vectors. In ``v``, positions are ``apart`` and panels of 16 channels are ``panel`` apart.
+    ``half`` is room for 36 vectors. In ``v``, positions are ``apart`` and panels of channels are ``panel`` apart; what
+    a vector reaches beyond the last channel is written as zeros.
     """
-    for channel in range(0, channels, LANES):
+    for channel, mask in vectors(channels):
         place = channel // COLUMNS * panel + channel % COLUMNS
         for column in range(PATCH):
-            values = load6(x + (column * x_pixel + channel) * BYTES, x_row)
-            store6(half + column * LANES * BYTES, PATCH * LANES, input_1d(values))
+            values = load_all(x + (column * x_pixel + channel) * BYTES, x_row, PATCH, mask)
+            store_all(half + column * LANES * BYTES, PATCH * LANES, input_1d(values))
         for row in range(PATCH):
-            values = load6(half + row * PATCH * LANES * BYTES, LANES)
-            store6(v + (row * PATCH * apart + place) * BYTES, apart, input_1d(values))
+            values = load_all(half + row * PATCH * LANES * BYTES, LANES, PATCH)
+            store_all(v + (row * PATCH * apart + place) * BYTES, apart, input_1d(values))
 
 
-@inline
 def copy_patch(job: Any, x: int, top: int, left: int, patch: int) -> None:
     """A 6x6 patch that reaches over the border, with zeros there."""
     channels = job.channels
     for row in range(top, top + PATCH):
         for column in range(left, left + PATCH):
-            if 0 <= row < job.height and 0 <= column < job.width:
+            if row >= 0 and row < job.height and column >= 0 and column < job.width:
                 copy(x + (row * job.x_row + column * job.x_pixel) * BYTES, patch, channels)
             else:
                 clear(patch, channels)
             patch += channels * BYTES
 
 
-@inline
-def transform_tile(job: Any, tile: int, half: int, patch: int, v: int, apart: int, panel: int) -> None:
-    """V of one tile."""
+def place_of(job: Any, tile: int) -> Any:
+    """The image of a tile, and the row and column of its first output."""
     image = tile // job.tiles_per_image
     inside = tile - image * job.tiles_per_image
     row = inside // job.tiles_wide
-    top = row * TILE - job.pad
-    left = (inside - row * job.tiles_wide) * TILE - job.pad
+    return image, row * TILE, (inside - row * job.tiles_wide) * TILE
+
+
+def transform_tile(job: Any, tile: int, half: int, patch: int, v: int, apart: int, panel: int) -> None:
+    """V of one tile."""
+    image, out_top, out_left = place_of(job, tile)
+    top = out_top - job.pad
+    left = out_left - job.pad
     x = job.x + image * job.x_image * BYTES
     channels = job.channels
     if top >= 0 and left >= 0 and top + PATCH <= job.height and left + PATCH <= job.width:
@@ -134,111 +135,77 @@ def transform_tile(job: Any, tile: int, half: int, patch: int, v: int, apart: in
         transform_patch(patch, PATCH * channels, channels, channels, half, v, apart, panel)
 
 
-@inline
 def output_pair(half: int, bias: Any) -> Any:
     """Two rows of a tile's outputs from the half-transformed M, with the bias."""
-    upper = output_1d(load6(half, LANES))
-    lower = output_1d(load6(half + PATCH * LANES * BYTES, LANES))
-    return (
-        upper[0] + bias,
-        upper[1] + bias,
-        upper[2] + bias,
-        upper[3] + bias,
-        lower[0] + bias,
-        lower[1] + bias,
-        lower[2] + bias,
-        lower[3] + bias,
-    )
+    rows = [output_1d(load_all(half + row * PATCH * LANES * BYTES, LANES, PATCH)) for row in static(2)]
+    return [[value + bias for value in row] for row in rows]
 
 
-@inline
-def finish(value: Any, residual: int, index: int, relu: int) -> Any:
-    """Add the residual and apply ReLU, where there are."""
-    if residual != 0:
-        value = value + load(residual, index)
-    if relu != 0:
-        value = larger(constant(0), value)
-    return value
+def store_row(values: Any, y: int, y_pixel: int, residual: int, residual_pixel: int, how: Any, wide: int) -> None:
+    """A row of a tile's outputs, as far as they lie inside the picture; ``how`` is the activation and the mask."""
+    activation, mask = how
+    for column in static(TILE):
+        if column < wide:
+            value = finished(values[column], residual, column * residual_pixel, activation, mask)
+            store(y, column * y_pixel, value, mask)
 
 
-@inline
-def store_row(values: Any, job: Any, y: int, residual: int, wide: int) -> None:
-    """The outputs of one row that lie inside the picture."""
-    relu, pixel, step = job.relu, job.y_pixel, job.residual_pixel
-    store(y, 0, finish(values[0], residual, 0, relu))
-    if wide > 1:
-        store(y, pixel, finish(values[1], residual, step, relu))
-    if wide > 2:
-        store(y, 2 * pixel, finish(values[2], residual, 2 * step, relu))
-    if wide > 3:
-        store(y, 3 * pixel, finish(values[3], residual, 3 * step, relu))
-
-
-@inline
 def largest_of(a: Any, b: Any, c: Any, d: Any) -> Any:
     """The largest of four."""
     return larger(larger(a, b), larger(c, d))
 
 
-@inline
-def store_pooled(values: Any, y: int, y_pixel: int, relu: int, wide: int) -> None:
+def store_pooled(values: Any, y: int, y_pixel: int, how: Any, wide: int) -> None:
     """The largest of each 2x2 outputs that lie inside the picture."""
-    if wide > 1:
-        store(y, 0, finish(largest_of(values[0], values[1], values[4], values[5]), 0, 0, relu))
-    if wide > 3:
-        store(y, y_pixel, finish(largest_of(values[2], values[3], values[6], values[7]), 0, 0, relu))
+    activation, mask = how
+    upper, lower = values
+    for pair in static(TILE // 2):
+        left, right = 2 * pair, 2 * pair + 1
+        if right < wide:
+            largest = largest_of(upper[left], upper[right], lower[left], lower[right])
+            store(y, pair * y_pixel, activated(largest, activation), mask)
 
 
-@inline
 def half_transform(m: int, apart: int, half: int) -> None:
-    """A'M of eight channels of a tile, into four rows of six vectors."""
+    """A'M of a vector of channels of a tile, into four rows of six vectors."""
     for column in range(PATCH):
-        values = output_1d(load6(m + column * apart * BYTES, PATCH * apart))
-        store(half, column * LANES, values[0])
-        store(half, (PATCH + column) * LANES, values[1])
-        store(half, (2 * PATCH + column) * LANES, values[2])
-        store(half, (3 * PATCH + column) * LANES, values[3])
+        values = output_1d(load_all(m + column * apart * BYTES, PATCH * apart, PATCH))
+        store_all(half + column * LANES * BYTES, PATCH * LANES, values)
 
 
-@inline
-def store_pair(job: Any, values: Any, image: int, top: int, left: int, channel: int) -> None:
+def store_pair(job: Any, values: Any, image: int, top: int, left: int, channel: int, mask: Any) -> None:
     """Two rows of a tile's outputs from (top, left) on, as far as they lie inside the picture."""
     wide = min(TILE, job.out_width - left)
     is_pair = top + 1 < job.out_height
+    how = (job.activation, mask)
     if job.pool != 0:
         if is_pair:
-            y = job.y + (image * job.y_image + top // 2 * job.y_row + left // 2 * job.y_pixel + channel) * BYTES
-            store_pooled(values, y, job.y_pixel, job.relu, wide)
+            y = output_place(job, image, top // 2, left // 2) + channel * BYTES
+            store_pooled(values, y, job.y_pixel, how, wide)
         return
-    y = job.y + (image * job.y_image + top * job.y_row + left * job.y_pixel + channel) * BYTES
-    residual = job.residual
+    y = output_place(job, image, top, left) + channel * BYTES
+    residual = residual_place(job, image, top, left)
     if residual != 0:
-        at = image * job.residual_image + top * job.residual_row + left * job.residual_pixel
-        residual += (at + channel) * BYTES
-    store_row(values[:4], job, y, residual, wide)
+        residual += channel * BYTES
+    store_row(values[0], y, job.y_pixel, residual, job.residual_pixel, how, wide)
     if is_pair:
         if residual != 0:
             residual += job.residual_row * BYTES
-        store_row(values[4:], job, y + job.y_row * BYTES, residual, wide)
+        store_row(values[1], y + job.y_row * BYTES, job.y_pixel, residual, job.residual_pixel, how, wide)
 
 
-@inline
-def transform_outputs(job: Any, tile: int, m: int, apart: int, half: int, first: int, last: int, strange: Any) -> Any:
-    """Y of one tile, channels ``first`` to ``last``; ``strange`` becomes NaN if an output is not finite."""
-    image = tile // job.tiles_per_image
-    inside = tile - image * job.tiles_per_image
-    row = inside // job.tiles_wide
-    top = row * TILE
-    left = (inside - row * job.tiles_wide) * TILE
-    for channel in range(first, last, LANES):
-        half_transform(m + (channel - first) * BYTES, apart, half)
-        bias = load(job.bias, channel) if job.bias != 0 else constant(0)
+def transform_outputs(job: Any, tile: int, m: int, apart: int, half: int, first: int, count: int, strange: Any) -> Any:
+    """Y of one tile, ``count`` channels from ``first`` on; ``strange`` becomes NaN if an output is not finite."""
+    image, top, left = place_of(job, tile)
+    for index, mask in vectors(count):
+        channel = first + index
+        half_transform(m + index * BYTES, apart, half)
+        bias = bias_of(job, channel, mask)
         for pair in range(0, min(TILE, job.out_height - top), 2):
             values = output_pair(half + pair * PATCH * LANES * BYTES, bias)
-            upper = (values[0] + values[1]) + (values[2] + values[3])
-            lower = (values[4] + values[5]) + (values[6] + values[7])
-            strange = multiply_add(constant(0), upper + lower, strange)
-            store_pair(job, values, image, top + pair, left, channel)
+            sums = [(row[0] + row[1]) + (row[2] + row[3]) for row in values]
+            strange = multiply_add(constant(0), sums[0] + sums[1], strange)
+            store_pair(job, values, image, top + pair, left, channel, mask)
     return strange
 
 
@@ -261,70 +228,89 @@ def convolve(job: Any, task: int, scratch: int) -> None:
     strange = constant(0)
     for number in range(chunks * share // splits, chunks * (share + 1) // splits):
         from_channel = number * chunk
-        to_channel = min(from_channel + chunk, job.out_channels)
-        wide = (to_channel - from_channel + COLUMNS - 1) // COLUMNS * COLUMNS
-        panel = job.weight + from_channel * POSITIONS * channels * BYTES
+        count = min(chunk, job.out_channels - from_channel)
+        wide = (count + LANES - 1) // LANES * LANES
+        panels = job.weight + from_channel * POSITIONS * channels * BYTES
         for position in range(POSITIONS):
-            for column in range(0, wide, COLUMNS):
-                for row in range(0, last - first, ROWS):
-                    a = v + (position * v_apart + row * channels) * BYTES
-                    c = m + (position * m_apart + row * chunk + column) * BYTES
-                    product(a, channels, 1, panel, COLUMNS, c, chunk, channels, False)
-                panel += channels * COLUMNS * BYTES
+            a = v + position * v_apart * BYTES
+            c = m + position * m_apart * BYTES
+            product_with_panels(a, channels, panels, channels, c, chunk, channels, False, last - first, wide)
+            panels += channels * wide * BYTES
         for tile in range(first, last):
             m_tile = m + (tile - first) * chunk * BYTES
-            strange = transform_outputs(job, tile, m_tile, m_apart, half, from_channel, to_channel, strange)
-    if total(strange) != 0:
+            strange = transform_outputs(job, tile, m_tile, m_apart, half, from_channel, count, strange)
+    if total(strange) != 0.0:
         job.strange = 1
 
 
-@inline
-def transform_filter(w: int, tap: int, half: int, u: int, apart: int) -> None:
-    """GwG' of eight 3x3 filters side by side; ``tap`` is the distance between their taps, negative where turned."""
+def transform_filter(w: int, tap: int, half: int, u: int, apart: int, mask: Any) -> None:
+    """GwG' of 3x3 filters side by side; ``tap`` is the distance between their taps, negative where turned."""
     for column in range(3):
         at = w + column * tap * BYTES
-        store6(half + column * LANES * BYTES, 3 * LANES, weight_1d(load(at, 0), load(at, 3 * tap), load(at, 6 * tap)))
+        values = weight_1d(load(at, 0, mask), load(at, 3 * tap, mask), load(at, 6 * tap, mask))
+        store_all(half + column * LANES * BYTES, 3 * LANES, values)
     for row in range(PATCH):
         at = half + row * 3 * LANES * BYTES
         values = weight_1d(load(at, 0), load(at, LANES), load(at, 2 * LANES))
-        store6(u + row * PATCH * apart * BYTES, apart, values)
+        store_all(u + row * PATCH * apart * BYTES, apart, values)
+
+
+def turned_or_not(job: Any, w: int, half: int, u: int, mask: Any) -> None:
+    """GwG' of the filters at ``w``, as the job wants them."""
+    if job.turned != 0:
+        transform_filter(w + 8 * job.w_tap * BYTES, -job.w_tap, half, u, LANES * LANES, mask)
+    else:
+        transform_filter(w, job.w_tap, half, u, LANES * LANES, mask)
+
+
+def transform_filters(job: Any, output: int, first_input: int, half: int, u: int) -> None:
+    """Those of one output channel and a vector of input channels."""
+    w = job.w + (output * job.w_out + first_input) * BYTES
+    if first_input + LANES <= job.channels:
+        turned_or_not(job, w, half, u, None)
+    else:
+        turned_or_not(job, w, half, u, first_lanes(job.channels - first_input))
 
 
 def transform_weight(job: Any, task: int, scratch: int) -> None:
-    """U of eight input and eight output channels, into panels.
+    """U of a vector of input and as many output channels, into panels; zeros for what the panels have beyond them.
 
     The filters lie [out_channels, 3, 3, channels]. ``turned`` transforms those of the gradient of the input: rotated by
     half a turn, and with the two kinds of channels exchanged.
     """
     inputs, outputs, chunk = job.channels, job.out_channels, job.chunk
     depth, columns = (outputs, inputs) if job.turned != 0 else (inputs, outputs)
-    input_blocks = inputs // LANES
+    input_blocks = (inputs + LANES - 1) // LANES
     first_input = task % input_blocks * LANES
     first_output = task // input_blocks * LANES
     first_row, first_column = (first_output, first_input) if job.turned != 0 else (first_input, first_output)
     number = first_column // chunk
-    wide = (min(chunk, columns - number * chunk) + COLUMNS - 1) // COLUMNS * COLUMNS
+    wide = (min(chunk, columns - number * chunk) + LANES - 1) // LANES * LANES
     inside = first_column - number * chunk
-    panel = number * chunk * POSITIONS * depth + inside // COLUMNS * COLUMNS * depth + inside % COLUMNS
-    u = job.u + (panel + first_row * COLUMNS) * BYTES
+    before = inside // COLUMNS * COLUMNS
+    panel_wide = min(COLUMNS, wide - before)
+    panel = number * chunk * POSITIONS * depth + before * depth + inside - before
+    u = job.u + (panel + first_row * panel_wide) * BYTES
     apart = wide * depth
     half = scratch
     transformed = scratch + POSITIONS * LANES * BYTES
     for output in range(LANES):
-        w = job.w + ((first_output + output) * job.w_out + first_input) * BYTES
         to = transformed + output * LANES * BYTES
-        if job.turned != 0:
-            transform_filter(w + 8 * job.w_tap * BYTES, -job.w_tap, half, to, LANES * LANES)
+        if first_output + output < outputs:
+            transform_filters(job, first_output + output, first_input, half, to)
         else:
-            transform_filter(w, job.w_tap, half, to, LANES * LANES)
+            for position in range(POSITIONS):
+                store(to, position * LANES * LANES, constant(0))
+    rows = min(LANES, depth - first_row)
     for position in range(POSITIONS):  # by way of scratch memory: 36 streams this far apart would evict each other
-        block = load8(transformed + position * LANES * LANES * BYTES, LANES)
+        block = load_all(transformed + position * LANES * LANES * BYTES, LANES, LANES)
         if job.turned == 0:
             block = transpose(block)
-        store8(u + position * apart * BYTES, COLUMNS, block)
+        for row in static(LANES):
+            if row < rows:
+                store(u + position * apart * BYTES, row * panel_wide, block[row])
 
 
-@inline
 def gradient_1d(y0: Any, y1: Any, y2: Any, y3: Any) -> Any:
     """Ay: four values to six."""
     near = multiply_add(constant(INNER), y2, y0)
@@ -334,7 +320,6 @@ def gradient_1d(y0: Any, y1: Any, y2: Any, y3: Any) -> Any:
     return (y0, near + near_odd, near - near_odd, far + far_odd, far - far_odd, y3)
 
 
-@inline
 def weight_gradient_1d(u: Any) -> Any:
     """G'u: six values to three."""
     near_sum = constant(NEAR_SHARE) * (u[1] + u[2])
@@ -348,15 +333,10 @@ def weight_gradient_1d(u: Any) -> Any:
     )
 
 
-@inline
 def transform_gradient(job: Any, tile: int, half: int, patch: int, d: int, apart: int) -> None:
     """AyA' of one tile of the output's gradient; zeros beyond the border."""
     channels, y_row, y_pixel = job.out_channels, job.y_row, job.y_pixel
-    image = tile // job.tiles_per_image
-    inside = tile - image * job.tiles_per_image
-    row = inside // job.tiles_wide
-    top = row * TILE
-    left = (inside - row * job.tiles_wide) * TILE
+    image, top, left = place_of(job, tile)
     y = job.y + (image * job.y_image + top * y_row + left * y_pixel) * BYTES
     if top + TILE > job.out_height or left + TILE > job.out_width:
         for down in range(TILE):
@@ -367,15 +347,17 @@ def transform_gradient(job: Any, tile: int, half: int, patch: int, d: int, apart
                 else:
                     clear(to, channels)
         y, y_row, y_pixel = patch, TILE * channels, channels
-    for channel in range(0, channels, LANES):
+    for channel, mask in vectors(channels):
         for column in range(TILE):
             at = y + (column * y_pixel + channel) * BYTES
-            values = gradient_1d(load(at, 0), load(at, y_row), load(at, 2 * y_row), load(at, 3 * y_row))
-            store6(half + column * LANES * BYTES, TILE * LANES, values)
+            values = gradient_1d(
+                load(at, 0, mask), load(at, y_row, mask), load(at, 2 * y_row, mask), load(at, 3 * y_row, mask)
+            )
+            store_all(half + column * LANES * BYTES, TILE * LANES, values)
         for line in range(PATCH):
             at = half + line * TILE * LANES * BYTES
             values = gradient_1d(load(at, 0), load(at, LANES), load(at, 2 * LANES), load(at, 3 * LANES))
-            store6(d + (line * PATCH * apart + channel) * BYTES, apart, values)
+            store_all(d + (line * PATCH * apart + channel) * BYTES, apart, values)
 
 
 def transform_for_weight(job: Any, task: int, scratch: int) -> None:
@@ -392,33 +374,29 @@ def transform_for_weight(job: Any, task: int, scratch: int) -> None:
 def multiply_for_weight(job: Any, task: int, scratch: int) -> None:
     """The product of D and V at one position: added to the gradient of U."""
     d = job.d + task * job.d_apart * BYTES
-    v = job.v + task * job.v_apart * BYTES
     u = job.u + task * job.u_apart * BYTES
-    tiles = job.last - job.first
-    for panel in range(job.panels):
-        b = v + panel * job.v_panel * BYTES
-        for row in range(0, job.out_channels, ROWS):
-            c = u + (row * job.u_row + panel * COLUMNS) * BYTES
-            product(d + row * BYTES, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, job.onto != 0)
+    tiles, rows, onto = job.last - job.first, job.out_channels, job.onto != 0
+    for column in range(0, job.channels, COLUMNS):
+        b = job.v + (task * job.v_apart + column // COLUMNS * job.v_panel) * BYTES
+        c = u + column * BYTES
+        if column + LANES < job.channels:
+            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 2)
+        else:
+            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 1)
 
 
 def finish_weight_gradient(job: Any, task: int, scratch: int) -> None:
     """G'uG for one output channel: from the gradient of U to that of the weight [out_channels, 3, 3, channels]."""
     channels, apart = job.channels, job.u_apart
     strange = constant(0)
-    for channel in range(0, channels, LANES):
+    for channel, mask in vectors(channels):
         at = job.u + (task * job.u_row + channel) * BYTES
         for column in range(PATCH):
-            values = weight_gradient_1d(load6(at + column * apart * BYTES, PATCH * apart))
-            store(scratch, column * LANES, values[0])
-            store(scratch, (PATCH + column) * LANES, values[1])
-            store(scratch, (2 * PATCH + column) * LANES, values[2])
+            values = weight_gradient_1d(load_all(at + column * apart * BYTES, PATCH * apart, PATCH, mask))
+            store_all(scratch + column * LANES * BYTES, PATCH * LANES, values)
         for row in range(3):
-            values = weight_gradient_1d(load6(scratch + row * PATCH * LANES * BYTES, LANES))
-            w = job.w + ((task * 9 + row * 3) * channels + channel) * BYTES
-            store(w, 0, values[0])
-            store(w, channels, values[1])
-            store(w, 2 * channels, values[2])
+            values = weight_gradient_1d(load_all(scratch + row * PATCH * LANES * BYTES, LANES, PATCH))
+            store_all(job.w + ((task * 9 + row * 3) * channels + channel) * BYTES, channels, values, mask)
             strange = multiply_add(constant(0), values[0] + values[1] + values[2], strange)
-    if total(strange) != 0:
+    if total(strange) != 0.0:
         job.strange = 1
