@@ -9,8 +9,12 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 EXACT = 1e-5  # of the largest logit, against float64
+GRADIENT = 1e-4  # of the largest value of a tensor, against float64
+ROUNDING = 1e-9  # of a gradient that should be zero, such as that of a bias before a norm
+CLASSES = 10
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -79,3 +83,36 @@ def assert_same_outputs(fast: nn.Module, model: nn.Module, images: Tensor) -> No
     got = fast(images)
     assert got.shape == exact.shape
     assert error(got, exact) <= allowed
+
+
+def targets(images: Tensor) -> Tensor:
+    return torch.arange(len(images)) % CLASSES
+
+
+def step(module: nn.Module, model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Loss, gradients and buffers after one step of ``module``, whose parameters are those of ``model``."""
+    model.zero_grad()
+    torch.manual_seed(seed)
+    loss = functional.cross_entropy(module(images), targets(images))
+    loss.backward()
+    gradients = {f"gradient of {name}": part.grad for name, part in model.named_parameters() if part.grad is not None}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return {"loss": loss.detach(), **{name: part.clone() for name, part in gradients.items()}, **buffers}
+
+
+def assert_step_of(fast: nn.Module, model: nn.Module, images: Tensor, *, within: float = GRADIENT) -> dict[str, Tensor]:
+    """One step of ``fast``, whose parameters are those of ``model``, is as near to float64 as PyTorch's own."""
+    eager, exact_model = copy.deepcopy(model), copy.deepcopy(model).double()
+    exact = step(exact_model, exact_model, images.double())
+    expected = step(eager, eager, images)
+    got = step(fast, model, images)
+    assert got.keys() == expected.keys() == exact.keys()
+    compared = [name for name, value in exact.items() if value.is_floating_point() and value.abs().max() > ROUNDING]
+    # a deep network that normalises few values multiplies the rounding of every layer, in one tensor or in another
+    allowed = max(within, 3 * max(error(expected[name], exact[name]) for name in compared))
+    for name, value in exact.items():
+        if name in compared:
+            assert error(got[name], value) <= allowed, name
+        elif not value.is_floating_point():
+            assert torch.equal(got[name], value), name
+    return got

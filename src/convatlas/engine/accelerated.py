@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from convatlas.engine.availability import unavailable
 from convatlas.engine.choice import Chooser, LayerChoice, take_turns
-from convatlas.engine.freshness import Form, Values, is_watched
+from convatlas.engine.freshness import Form, Values
 from convatlas.engine.graph import Graph, evaluating, trace
 from convatlas.engine.program import Program, Weights
 from convatlas.engine.threads import keep_freed_memory
@@ -98,7 +98,7 @@ class Accelerated(nn.Module):
             self._programs.prepare(example)
         if self.model.training:
             self._programs.forget()  # of what was learnt, training needs only the choices
-            self._training.prepare(example)
+            self._training.prepare(example, self._form.training_flags)
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs for images [N, C, H, W]."""
@@ -106,24 +106,24 @@ class Accelerated(nn.Module):
             return cast(Tensor, self.model(images))
         if self.model.training:
             self._programs.forget()  # what they hold would be stale after the next step of an optimizer
-            return cast(Tensor, self._training.graph()(images))
+            return cast(Tensor, self._training.graph(self._form.training_flags)(images))
         return self._programs.run(images)
 
     def _applies(self, images: Tensor) -> bool:
         if not _suits(images) or _is_observed():
             return False
-        parts = self._follow()
-        if is_watched(parts):
+        form = self._follow()
+        if form.is_watched or not form.is_plain:
             return False
         if self.model.training:
             return True
-        return not torch.is_grad_enabled() and not any(part.training for part in parts)
+        return not torch.is_grad_enabled() and not form.has_part_in_training
 
-    def _follow(self) -> Sequence[nn.Module]:
-        """The network's parts as they are now; what was made from other ones is given up."""
+    def _follow(self) -> Form:
+        """The network's layers as they are now; what was made from other ones is given up."""
         if not self._form.holds():
             self.refresh()
-        return self._form.parts
+        return self._form
 
 
 class _Programs:
@@ -211,11 +211,13 @@ class _Training:
         self._lock = threading.Lock()
         self._graphs: dict[tuple[bool, ...], nn.Module] = {}
 
-    def graph(self) -> nn.Module:
-        """What trains the network as it is now: a graph of the engine's layers, or the network itself."""
+    def graph(self, flags: tuple[bool, ...]) -> nn.Module:
+        """What trains the network with these parts in training: a graph of the engine's layers, or the network itself.
+
+        The network's code may ask for the flags.
+        """
         if self._chooser.choices.get(IN_TRAINING) == PYTORCHS:
             return self._model
-        flags = tuple(part.training for part in self._model.modules())  # the network's code may ask for them
         with self._lock:
             if flags not in self._graphs:
                 keep_freed_memory()
@@ -228,9 +230,9 @@ class _Training:
         with self._lock:
             self._graphs.clear()
 
-    def prepare(self, images: Tensor) -> None:
+    def prepare(self, images: Tensor, flags: tuple[bool, ...]) -> None:
         """Choose the kernels, and compare a step with the network's own."""
-        graph = self.graph()
+        graph = self.graph(flags)
         if graph is self._model:
             return
         few = images[:TRIED_IMAGES]

@@ -176,6 +176,7 @@ def winograd(geometry: Geometry, x: Tensor, transformed: Tensor, y: Tensor, epil
     job = threads.Job(
         WINOGRAD,
         tasks=-(-tiles // block) * splits,
+        work=POSITIONS * tiles * channels * geometry.out_channels,
         owners=(x, y, transformed, epilogue),
         scratch=POSITIONS * (LANES + v + m + channels) * FLOAT,
         **picture("x", x),
@@ -284,6 +285,7 @@ def direct(
     job = threads.Job(
         CONVOLUTION,
         tasks=-(-pixels // block) * splits,
+        work=pixels * geometry.depth * geometry.out_channels // geometry.groups,
         owners=(x, y, panels, epilogue, pre_norm),
         scratch=block * (columns + geometry.depth) * FLOAT,
         **picture("x", x),
@@ -320,6 +322,7 @@ def depthwise(geometry: Geometry, x: Tensor, weight: Tensor, y: Tensor, epilogue
     job = threads.Job(
         DEPTHWISE,
         tasks=y.shape[0] * y.shape[2],
+        work=y.numel() * len(weight),
         owners=(x, y, weight, epilogue),
         **picture("x", x),
         **picture("y", y),

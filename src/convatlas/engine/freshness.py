@@ -2,15 +2,18 @@
 
 A program keeps copies of weights and of settings. Before each call it is asked whether any of these has changed, in the
 ways that people change networks: optimizers, ``load_state_dict``, writes through ``.data`` or a NumPy view, exchanged
-layers, another ``eps``. Versions and addresses show most; for the rest, values are sampled across the whole length of
-every tensor, at least one of each output channel. What a sample misses, such as one weight among many set to zero
-behind PyTorch's back, is for ``Accelerated.refresh``.
+layers, another ``eps``. Versions and addresses show most. For the rest the values themselves are looked at: all of a
+normalisation's and of a bias, and in a large weight some of each output channel, across its whole length. What that
+misses, such as one weight among many set to zero behind PyTorch's back, is for ``Accelerated.refresh``.
+
+All of it stands between a person and every prediction, so the loops here are Python's own, over lists made beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -21,31 +24,66 @@ from torch.nn.modules import module as nn_module
 from convatlas.engine import threads
 from convatlas.engine.jobs import FINGERPRINT
 
-EVERY_VALUE = 64  # of a tensor no longer than that
-MOST_VALUES = 4096  # of one tensor
-GOLDEN = 0.6180339887  # the share of a row by which its sample moves on from one to the next
+SHORT = 8192  # values of a tensor that are all looked at
+LEAST_SHARES = 32  # of a longer one; at least as many as it has output channels
+VALUES = 2  # that are looked at in a share: so many in all that a slice along the other channels is seen as well
+GOLDEN = 0.6180339887  # the part of a share by which a place moves on from one to the next: it leaves no gaps
 
 FLOAT = 4  # bytes
-SIMPLE = (int, float, bool, str, bytes, type(None), tuple, torch.Size, torch.dtype)
-GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
+COMPARED = (
+    int,
+    float,
+    str,
+    bytes,
+    tuple,
+    torch.dtype,
+)  # what is the same if it is equal; else it must be the same object
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+GLOBAL_HOOKS = tuple(getattr(nn_module, f"_global{name}") for name in HOOKS)
+
+_is_training = attrgetter("training")
+_version, _shape = attrgetter("_version"), attrgetter("shape")
 
 
 class Form:
-    """A network's layers and their settings at one moment."""
+    """A network's layers and their settings at one moment.
+
+    ``is_plain`` is false where somebody has put another method in the place of a layer's ``forward``.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parts = list(model.modules())
-        self._checks = [_check_of(part) for part in self.parts]
-        self._before = [check() for check in self._checks]
+        self.parts: list[nn.Module] = list(model.modules())
+        self._attributes = [vars(part) for part in self.parts]
+        self._hooks = [attributes[name] for attributes in self._attributes for name in HOOKS] + list(GLOBAL_HOOKS)
+        self._children = [attributes["_modules"] for attributes in self._attributes]
+        self._readers = _readers_of(self.parts)
+        self._before = self._now()
+        self.is_plain = not any("forward" in attributes for attributes in self._attributes)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to see the layers called, one by one."""
+        return any(self._hooks)
+
+    @property
+    def has_part_in_training(self) -> bool:
+        """Whether any part is."""
+        return any(map(_is_training, self.parts))
+
+    @property
+    def training_flags(self) -> tuple[bool, ...]:
+        """Which parts are in training."""
+        return tuple(map(_is_training, self.parts))
 
     def holds(self) -> bool:
         """Whether the layers and settings are what they were."""
-        return all(check() == before for check, before in zip(self._checks, self._before, strict=True))
+        return _are_the_same(self._now(), self._before)
+
+    def _now(self) -> list[Any]:
+        children = chain.from_iterable(map(dict.values, self._children))
+        sizes = map(len, self._attributes)  # one more where somebody has given a part an attribute
+        settings = chain.from_iterable(chain.from_iterable(map(read, parts)) for read, parts in self._readers)
+        return [*children, *map(type, self.parts), *sizes, *settings]
 
 
 class Values:
@@ -55,80 +93,87 @@ class Values:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._owners = [part._parameters for part in model.modules()] + [part._buffers for part in model.modules()]
-        self._tensors = list(self._current())
-        self._places = [_place_of(tensor) for tensor in self._tensors]
+        parts = list(model.modules())
+        self._owners: list[dict[str, Any]] = [each for part in parts for each in (part._parameters, part._buffers)]
+        self._tensors = [tensor for tensor in self._held() if tensor is not None]
+        self._placed = [tensor for tensor in self._tensors if tensor.device.type == "cpu"]
+        self._counted = [tensor for tensor in self._placed if not tensor.is_inference()]  # others have no version
+        self._before = self._now()
         self.are_readable = all(map(_is_readable, self._tensors))
-        # Dense layers read their weights where they are, so nothing of those is kept
-        dense = {id(part.weight) for part in model.modules() if type(part) is nn.Linear}
-        sampled = [tensor for tensor in self._tensors if id(tensor) not in dense] if self.are_readable else []
-        addresses = [_sample(tensor) for tensor in sampled if tensor.dtype == torch.float32]
-        self._addresses = np.concatenate([np.empty(0, np.int64), *addresses])
-        self._fingerprint = self._read()
+        # Dense layers read their weights where they are, so that nothing of those is kept.
+        dense = {id(part.weight) for part in parts if type(part) is nn.Linear}
+        looked_at = [tensor for tensor in self._tensors if id(tensor) not in dense and tensor.dtype == torch.float32]
+        self._samples = _Samples(looked_at if self.are_readable else [])
 
     def hold(self) -> bool:
         """Whether they are what they were, as far as is looked."""
-        now = list(self._current())
-        if len(now) != len(self._tensors):
+        tensors = [tensor for tensor in self._held() if tensor is not None]
+        if len(tensors) != len(self._tensors) or not all(map(is_, tensors, self._tensors)):
             return False
-        for tensor, before, place in zip(now, self._tensors, self._places, strict=True):
-            if tensor is not before or _place_of(tensor) != place:
-                return False
-        return self._read() == self._fingerprint
+        return self._now() == self._before and self._samples.hold()
 
-    def _current(self) -> Iterator[Tensor]:
-        for owner in self._owners:
-            for tensor in owner.values():
-                if tensor is not None:
-                    yield tensor
+    def _held(self) -> Iterable[Tensor | None]:
+        return chain.from_iterable(map(dict.values, self._owners))
+
+    def _now(self) -> list[Any]:
+        places = map(Tensor.data_ptr, self._placed)
+        return [*places, *map(_version, self._counted), *map(_shape, self._placed), *map(Tensor.stride, self._placed)]
+
+
+class _Samples:
+    """The bits of some values, mixed into one number by a kernel: whole tensors, and places in longer ones."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        short = [tensor for tensor in tensors if tensor.numel() <= SHORT and _is_in_one_piece(tensor)]
+        long = [tensor for tensor in tensors if tensor.numel() > SHORT or not _is_in_one_piece(tensor)]
+        ranges = [(tensor.data_ptr(), tensor.numel()) for tensor in short]
+        self._ranges = np.array(ranges, np.int64).reshape(-1, 2)
+        self._places = np.concatenate([np.empty(0, np.int64), *map(_some_places, long)])
+        self._job = threads.Job(
+            FINGERPRINT,
+            tasks=1,
+            owners=(self._ranges, self._places),
+            ranges=self._ranges.ctypes.data,
+            range_count=len(self._ranges),
+            places=self._places.ctypes.data,
+            place_count=len(self._places),
+        )
+        self._before = self._read()
+
+    def hold(self) -> bool:
+        """Whether the values are what they were."""
+        return self._read() == self._before
 
     def _read(self) -> int:
-        count = len(self._addresses)
-        if count == 0:
-            return 0
-        return int(threads.run(FINGERPRINT, tasks=1, places=self._addresses.ctypes.data, count=count).strange)
+        return int(self._job.run().strange)
 
 
-def is_watched(parts: Sequence[nn.Module]) -> bool:
-    """Whether somebody wants to see the layers called, one by one."""
-    return any(getattr(nn_module, name) for name in GLOBAL_HOOKS) or any(map(_has_hooks, parts))
+def _readers_of(parts: Sequence[nn.Module]) -> list[tuple[Callable[[Any], tuple[Any, ...]], list[nn.Module]]]:
+    """What reads the settings of a part, and the parts that have those settings."""
+    names = {id(part): _settings_of(part) for part in parts}
+    groups: dict[tuple[str, ...], list[nn.Module]] = {}
+    for part in parts:
+        groups.setdefault(names[id(part)], []).append(part)
+    # with one name alone a reader would give the value itself, not a tuple of it
+    return [(attrgetter(*found, "__class__"), members) for found, members in groups.items() if found]
 
 
-def _has_hooks(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
+def _settings_of(part: nn.Module) -> tuple[str, ...]:
+    """PyTorch's own modules name their settings, such as ``stride`` and ``eps``; of others, every attribute is one."""
+    if type(part).__module__.startswith("torch.nn."):
+        return tuple(name for name in getattr(part, "__constants__", ()) if hasattr(part, name))
+    return tuple(name for name in vars(part) if not name.startswith("_") and name != "training" and name.isidentifier())
 
 
-def _check_of(part: nn.Module) -> Callable[[], tuple[Any, ...]]:
-    """What a part says of its form."""
-    children, attributes = part._modules, vars(part)
-    is_pytorchs = type(part).__module__.startswith("torch.nn.")
-    settings = _settings(part) if is_pytorchs else None
-
-    def check() -> tuple[Any, ...]:
-        layers = tuple(map(id, children.values()))
-        if settings is not None:
-            return type(part), layers, settings(part), attributes.get("forward")
-        return type(part), layers, tuple(_simple(name, value) for name, value in attributes.items())
-
-    return check
-
-
-def _settings(part: nn.Module) -> Callable[[nn.Module], Any] | None:
-    """Reads what PyTorch's own modules name as their constants, such as ``stride`` and ``eps``."""
-    names = [name for name in getattr(part, "__constants__", ()) if hasattr(part, name)]
-    return attrgetter(*names) if names else None
-
-
-def _simple(name: str, value: Any) -> Any:
-    """An attribute of somebody's own module: itself where it can be compared, else which object it is."""
-    if name == "training":
-        return None
-    return (name, value) if isinstance(value, SIMPLE) else (name, id(value))
-
-
-def _place_of(tensor: Tensor) -> tuple[Any, ...]:
-    version = 0 if tensor.is_inference() else tensor._version
-    return version, tensor.data_ptr() if tensor.device.type == "cpu" else 0, tensor.shape
+def _are_the_same(now: Sequence[Any], before: Sequence[Any]) -> bool:
+    if len(now) != len(before):
+        return False
+    if all(map(is_, now, before)):
+        return True
+    return all(
+        one is other or (isinstance(one, COMPARED) and type(one) is type(other) and one == other)
+        for one, other in zip(now, before, strict=True)
+    )
 
 
 def _is_readable(tensor: Tensor) -> bool:
@@ -141,19 +186,18 @@ def _is_readable(tensor: Tensor) -> bool:
     return bool((tensor.storage_offset() + last + 1) * tensor.element_size() <= tensor.untyped_storage().nbytes())
 
 
-def _sample(tensor: Tensor) -> Any:
-    """The addresses of some of a tensor's values: all of a short one, else some of each row, up and down its length."""
+def _is_in_one_piece(tensor: Tensor) -> bool:
+    """Whether its values lie side by side, in whatever order."""
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.numel() == span or tensor.numel() == 0
+
+
+def _some_places(tensor: Tensor) -> Any:
+    """Addresses of some of a tensor's values: a few in each of many equal shares, here and there, and both ends."""
     count = tensor.numel()
-    if count <= EVERY_VALUE:
-        chosen = np.arange(count)
-    else:
-        rows = min(max(EVERY_VALUE, tensor.shape[0]), MOST_VALUES, count)
-        starts = np.arange(rows) * count // rows
-        lengths = (np.arange(rows) + 1) * count // rows - starts
-        inside = np.floor(np.modf(np.arange(rows) * GOLDEN)[0] * lengths).astype(np.int64)
-        chosen = np.concatenate([starts + inside, [0, count - 1]])
-    places = np.unravel_index(chosen, tuple(tensor.shape)) if tensor.dim() else ()
-    offsets = sum(
-        (place * stride for place, stride in zip(places, tensor.stride(), strict=True)), np.zeros(len(chosen), np.int64)
-    )
-    return tensor.data_ptr() + FLOAT * offsets
+    shares = min(max(LEAST_SHARES, tensor.shape[0]), count)
+    edges = np.arange(shares + 1) * count // shares
+    parts = np.modf(np.arange(VALUES * shares) * GOLDEN)[0].reshape(shares, VALUES)
+    inside = edges[:-1, None] + np.floor(parts * np.diff(edges)[:, None]).astype(np.int64)
+    places = np.unravel_index(np.concatenate([inside.ravel(), [0, count - 1]]), tuple(tensor.shape))
+    return tensor.data_ptr() + FLOAT * (np.stack(places).T @ np.array(tensor.stride(), np.int64))

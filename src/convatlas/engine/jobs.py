@@ -96,7 +96,7 @@ AFFINE = Kernel(
     (*_picture("x"), *_picture("y"), *_picture("residual"), "height", "width", "channels", "scale", "scale_image",
      "shift", "activation"),
 )  # fmt: skip
-FINGERPRINT = Kernel("fingerprint", "read", ("places", "count"))
+FINGERPRINT = Kernel("fingerprint", "read", ("ranges", "range_count", "places", "place_count"))
 
 _SHAPE = ("rows", "block", "channels", "height", "width", "out_height", "out_width", "pool")
 MEASURE = Kernel("normalization", "measure", ("x", "centre", "sums", "pixels", "block", "channels"))

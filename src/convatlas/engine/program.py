@@ -49,6 +49,7 @@ SIZES = (getattr, "size", "dim", "ndimension", "numel", "stride")  # what depend
 
 Step = Callable[[], object]
 
+VALUES_READ = 4  # for one, in a pass that is bound by memory
 MOST_IMAGES = 32  # of a dense layer by the engine; a matrix product of PyTorch's is better at more
 
 
@@ -412,6 +413,7 @@ def pooling(x: Tensor, y: Tensor, window: int, stride: int, padding: int, *, ave
     return threads.Job(
         POOLING,
         tasks=y.shape[0] * y.shape[2],
+        work=y.numel() * window * window,
         owners=(x, y),
         **picture("x", x),
         **picture("y", y),
@@ -442,6 +444,7 @@ def affine(
     return threads.Job(
         AFFINE,
         tasks=x.shape[0] * x.shape[2],
+        work=VALUES_READ * x.numel(),
         owners=(x, y, scale, shift, residual),
         **picture("x", x),
         **picture("y", y),
@@ -462,6 +465,7 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, activati
         LINEAR,
         tasks=-(-len(weight) // OUTPUTS),
         scratch=len(x) * OUTPUTS * LANES * FLOAT,
+        work=len(x) * weight.numel(),
         owners=(x, weight, bias, y),
         x=x.data_ptr(),
         w=weight.data_ptr(),

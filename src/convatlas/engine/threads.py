@@ -28,6 +28,8 @@ ALIGNMENT = 4096  # bytes; a page
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEPT_BYTES = 1 << 30
 
+LEAST_WORK = 400_000  # multiply-adds for a thread: some ten microseconds
+
 Start = Callable[[int, int, int], None]  # address of a function and of its argument, number of threads
 
 _memory = threading.local()
@@ -45,23 +47,32 @@ class Job:
         kernel: what to run.
         tasks: into how many parts the work is cut.
         scratch: bytes of working memory that one thread needs.
+        work: multiply-adds, or values read, in all tasks; a little is done by one thread, since waking another takes
+            longer, and very long where the processor is busy with other programs.
         owners: whose memory the fields name; kept as long as the job is.
         fields: what the kernel is told; those not named are 0.
     """
 
     def __init__(
-        self, kernel: Kernel, *, tasks: int, scratch: int = 0, owners: Iterable[object] = (), **fields: int
+        self,
+        kernel: Kernel,
+        *,
+        tasks: int,
+        scratch: int = 0,
+        work: float = math.inf,
+        owners: Iterable[object] = (),
+        **fields: int,
     ) -> None:
         self._owners = tuple(owners)
         self._function = address_of(kernel)
-        self._tasks = tasks
+        self._most_threads = max(1, int(min(tasks, work // LEAST_WORK)))
         self._scratch = -(-scratch // ALIGNMENT) * ALIGNMENT
         self._fields = kernel.layout(tasks=tasks, scratch_bytes=self._scratch, **fields)
         self._address = ctypes.addressof(self._fields)
 
     def run(self) -> Any:
         """Do all tasks and return the fields, where the kernel may have left a result."""
-        threads = max(1, min(thread_count(), self._tasks))
+        threads = min(thread_count(), self._most_threads)
         fields = self._fields
         fields.next = fields.slot = fields.strange = 0
         fields.scratch = scratch_memory(self._scratch * threads)
@@ -69,9 +80,9 @@ class Job:
         return fields
 
 
-def run(kernel: Kernel, *, tasks: int, scratch: int = 0, **fields: int) -> Any:
+def run(kernel: Kernel, *, tasks: int, scratch: int = 0, work: float = math.inf, **fields: int) -> Any:
     """Run a kernel once; arguments as for ``Job``."""
-    return Job(kernel, tasks=tasks, scratch=scratch, owners=(), **fields).run()
+    return Job(kernel, tasks=tasks, scratch=scratch, work=work, owners=(), **fields).run()
 
 
 def start(function: int, argument: int, threads: int) -> None:

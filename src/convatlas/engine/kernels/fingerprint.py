@@ -1,20 +1,32 @@
-"""A number that tells whether values in many places are what they were."""
+"""A number that tells whether values are what they were: their bits, mixed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.kernels.simd import load_bits, load_place
-
-PRIME = 1099511628211  # of the 64-bit FNV hash
+from convatlas.engine.codegen import vectors
+from convatlas.engine.kernels.simd import (
+    FNV64_PRIME,
+    bits_total,
+    load_bits,
+    load_integer,
+    mixed_with,
+    no_bits,
+    read_bits,
+)
 
 
 def read(job: Any, task: int, scratch: int) -> None:
-    """Mix the bits of all values whose addresses are in ``places`` into one number, left in ``strange``.
+    """Mix all values of ``ranges``, pairs of an address and a count, and those at ``places``; left in ``strange``.
 
-    Source: Fowler, Noll & Vo, "The FNV Non-Cryptographic Hash Algorithm", draft-eastlake-fnv.
+    Source: Fowler, Noll & Vo, "The FNV Non-Cryptographic Hash Algorithm", draft-eastlake-fnv; here on whole values.
     """
-    mixed = 0
-    for index in range(job.count):
-        mixed = (mixed ^ load_bits(load_place(job.places, index))) * PRIME
+    lanes = no_bits()
+    for index in range(job.range_count):
+        start = load_integer(job.ranges, 2 * index)
+        for place, mask in vectors(load_integer(job.ranges, 2 * index + 1)):
+            lanes = mixed_with(lanes, read_bits(start, place, mask))
+    mixed = bits_total(lanes)
+    for index in range(job.place_count):
+        mixed = (mixed ^ load_bits(load_integer(job.places, index))) * FNV64_PRIME
     job.strange = mixed

@@ -20,7 +20,9 @@ WIDE_BYTES = 8  # of one value in float64
 VECTOR = ir.VectorType(FLOAT, LANES)
 WIDE = ir.VectorType(ir.DoubleType(), LANES)
 INDEX = ir.IntType(32)  # of a lane
+BITS = ir.VectorType(ir.IntType(32), LANES)
 MASK = ir.VectorType(ir.IntType(1), LANES)
+FNV32_PRIME, FNV64_PRIME = 16777619, 1099511628211  # of Fowler, Noll and Vo's hash
 LINE = 64  # bytes that the caches fetch at once
 AHEAD = 1024  # bytes of a panel that are asked for before they are needed: the machine's own guesses end with a page
 
@@ -98,10 +100,38 @@ def load_bits(builder: ir.IRBuilder, address: Any) -> Any:
 
 
 @intrinsic
-def load_place(builder: ir.IRBuilder, address: Any, index: Any) -> Any:
-    """One address from a list of them."""
+def load_integer(builder: ir.IRBuilder, address: Any, index: Any) -> Any:
+    """One int64 from a list of them."""
     place = builder.gep(builder.inttoptr(address, POINTER), [_index(index)], source_etype=INT)
     return builder.load(place, typ=INT, align=WIDE_BYTES)
+
+
+@intrinsic
+def no_bits(builder: ir.IRBuilder) -> Any:
+    """The lanes of a fingerprint, before anything is mixed into them."""
+    return ir.Constant(BITS, [0] * LANES)
+
+
+@intrinsic
+def read_bits(builder: ir.IRBuilder, address: Any, index: Any, mask: Any = None) -> Any:
+    """The bits of a vector in memory."""
+    return builder.bitcast(load.generate(builder, address, index, mask), BITS)
+
+
+@intrinsic
+def mixed_with(builder: ir.IRBuilder, lanes: Any, bits: Any) -> Any:
+    """A step of a 32-bit FNV hash in each lane."""
+    return builder.mul(builder.xor(lanes, bits), ir.Constant(BITS, [FNV32_PRIME] * LANES))
+
+
+@intrinsic
+def bits_total(builder: ir.IRBuilder, lanes: Any) -> Any:
+    """The lanes of a fingerprint in one integer: each matters, and so does which is which."""
+    mixed: Any = ir.Constant(INT, 0)
+    for lane in range(LANES):
+        value = builder.zext(builder.extract_element(lanes, ir.Constant(INDEX, lane)), INT)
+        mixed = builder.mul(builder.xor(mixed, value), ir.Constant(INT, FNV64_PRIME))
+    return mixed
 
 
 @intrinsic
