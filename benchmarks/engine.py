@@ -36,9 +36,9 @@ from turns import FailedError, Failure, Finish, Ready, Report, Turn, Worker, in_
 from workloads import EAGER, FASTEST, PYTORCH, QUICK, WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("convatlas", "torch", "torchvision", "numba", "numpy", "onnxruntime", "openvino", "keras", "tensorflow")
+PACKAGES = ("convatlas", "torch", "torchvision", "llvmlite", "numpy", "onnxruntime", "openvino", "keras", "tensorflow")
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_tile", "asimd")  # of those in /proc/cpuinfo
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                     "TORCHINDUCTOR_COMPILE_THREADS")  # fmt: skip
 
 

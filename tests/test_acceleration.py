@@ -50,7 +50,7 @@ def test_torch_that_is_asked_for_needs_no_reason(engine: StandIn) -> None:
     [
         (lambda model, _: model.to("meta"), "the network is on meta"),
         (lambda model, _: model.double(), "the network is of float64"),
-        (lambda _, engine: setattr(engine, "missing", "Numba is not installed"), "Numba is not installed"),
+        (lambda _, engine: setattr(engine, "missing", "llvmlite is not installed"), "llvmlite is not installed"),
     ],
 )
 def test_what_the_engine_cannot_run_is_left_to_torch_with_the_reason(

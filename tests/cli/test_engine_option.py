@@ -113,13 +113,13 @@ def test_torch_is_a_word_away(convatlas: Command, engine: StandIn, picture: Path
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("setting", "reason"),
-    [("precision=bfloat16", "torch (the recipe asks for bfloat16)"), (None, "torch (Numba is not installed)")],
+    [("precision=bfloat16", "torch (the recipe asks for bfloat16)"), (None, "torch (llvmlite is not installed)")],
 )
 def test_torch_where_the_engine_cannot(
     setting: str | None, reason: str, convatlas: Command, engine: StandIn, tmp_path: Path
 ) -> None:
     if setting is None:
-        engine.missing = "Numba is not installed"
+        engine.missing = "llvmlite is not installed"
     answer = convatlas(*TRAIN, "--set", "steps=2", "--set", setting or "seed=0", "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
     assert f"engine  {reason}" in answer.out
@@ -188,10 +188,10 @@ def test_a_resumed_training_keeps_to_the_recorded_choices_and_to_the_bits(
 def test_a_run_of_the_engine_goes_on_without_it_and_says_so_in_a_line(
     convatlas: Command, engine: StandIn, run: Path
 ) -> None:
-    engine.missing = "Numba is not installed"
+    engine.missing = "llvmlite is not installed"
     answer = convatlas("train", "--resume", run, "--epochs", 2)
     assert answer.code == 0, answer.err
-    assert "the CPU engine cannot go on with what it began: Numba is not installed. PyTorch goes on" in " ".join(
+    assert "the CPU engine cannot go on with what it began: llvmlite is not installed. PyTorch goes on" in " ".join(
         answer.out.split()
     )
     assert recorded(run) == TORCH

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "tensorboard", "scipy", "accelerate", "numba", "llvmlite")
+HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "tensorboard", "scipy", "accelerate", "llvmlite")
 
 
 def imported_after(code: str) -> set[str]:
@@ -39,7 +39,7 @@ def test_light_commands_import_nothing_heavy(code: str) -> None:
 
 def test_training_imports_only_what_it_needs(tmp_path: object) -> None:
     code = "import convatlas.api"
-    unneeded = {"torchvision", "sklearn", "matplotlib", "tensorboard", "scipy", "numba", "llvmlite"}
+    unneeded = {"torchvision", "sklearn", "matplotlib", "tensorboard", "scipy", "llvmlite"}
     assert imported_after(code).isdisjoint(unneeded)
 
 

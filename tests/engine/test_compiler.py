@@ -15,15 +15,11 @@ pytest.importorskip("llvmlite")
 from pictures import numbers, picture, same_bits
 
 import convatlas
-from convatlas.engine import compiler, convolutions, jobs, normalization
+from convatlas.engine import compiler, convolutions, jobs
 from convatlas.engine.jobs import Kernel
+from convatlas.engine.processor import WIDTHS, vector_width
 
-KERNELS = {
-    f"{kernel.module}.{kernel.name}": kernel
-    for module in (jobs, normalization)
-    for kernel in vars(module).values()
-    if isinstance(kernel, Kernel)
-}
+KERNELS = {f"{kernel.module}.{kernel.name}": kernel for kernel in jobs.KERNELS}
 ONE = jobs.POOLING
 MACHINE_CODE = b"machine code" * 10
 
@@ -36,7 +32,7 @@ given, results = torch.load(sys.argv[1]), sys.argv[2]
 x = given["x"].contiguous(memory_format=torch.channels_last)
 y = empty_picture(2, 16, 9, 9)
 assert winograd(Geometry(24, 16, (3, 3), 1, (1, 1)), x, transform_weight(given["weight"]), y, Epilogue())()
-assert "numba" not in sys.modules
+assert not any("kernels" in name for name in sys.modules)
 torch.save(y, results)
 """
 
@@ -80,6 +76,10 @@ def test_another_process_needs_no_compiler(tmp_path: Path) -> None:
     assert same_bits(torch.load(tmp_path / "y"), y)
 
 
+def test_all_kernels_are_listed() -> None:
+    assert {kernel for kernel in vars(jobs).values() if isinstance(kernel, Kernel)} == set(jobs.KERNELS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_machine_code_calls_nothing_but_the_c_library(kernel: Kernel) -> None:
@@ -92,6 +92,43 @@ def test_machine_code_calls_nothing_but_the_c_library(kernel: Kernel) -> None:
     module = binding.parse_assembly(compile_kernel(kernel, body))
     missing = {part.name for part in (*module.functions, *module.global_variables) if part.is_declaration}
     assert {name for name in missing if not name.startswith("llvm.")} <= {"memset", "memcpy", "memmove"}
+
+
+WIDTH = """
+import sys
+import torch
+from convatlas.engine.convolutions import (
+    Epilogue, Geometry, depthwise, direct, empty_picture, pack_weight, transform_weight, weight_gradient, winograd,
+)
+from convatlas.engine.jobs import LANES
+
+def numbers(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+
+assert LANES == int(sys.argv[1])
+x, weight, y = numbers(2, 20, 13, 9), numbers(28, 20, 3, 3), numbers(2, 28, 13, 9)
+geometry, made = Geometry(20, 28, (3, 3), 1, (1, 1)), [empty_picture(2, 28, 13, 9) for _ in range(2)]
+assert winograd(geometry, x, transform_weight(weight), made[0], Epilogue(activation=1))()
+direct(geometry, x, pack_weight(weight), made[1], Epilogue(residual=y))()
+made += [weight_gradient(geometry, x, y), empty_picture(2, 20, 13, 9)]
+depthwise(Geometry(20, 20, (3, 3), 1, (1, 1), 20), x, numbers(1, 1, 9, 20).view(9, 20), made[3], Epilogue())()
+torch.save(made, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_any_width_of_vectors_computes_the_same_bits(tmp_path: Path) -> None:
+    for width in WIDTHS:
+        run_python(WIDTH, width, tmp_path / f"{width}", CONVATLAS_VECTOR_WIDTH=f"{width}")
+    eight, sixteen = (torch.load(tmp_path / f"{width}") for width in WIDTHS)
+    assert all(same_bits(one, other) for one, other in zip(eight, sixteen, strict=True))
+
+
+@pytest.mark.parametrize("said", ["7", "eight", "32"])
+def test_no_other_width_is_known(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVATLAS_VECTOR_WIDTH", said)
+    with pytest.raises(ValueError, match=f"CONVATLAS_VECTOR_WIDTH is 8 or 16; received '{said}'"):
+        vector_width()
 
 
 def test_machine_code_is_kept(compiled: list[Kernel], tmp_path: Path) -> None:
@@ -173,7 +210,7 @@ def test_compiling_writes_only_to_the_cache(tmp_path: Path) -> None:
     package = Path(convatlas.__file__).parent
     before = contents(package)
     code = "from convatlas.engine import unavailable; assert unavailable() is None"
-    run_python(code, PYTHONDONTWRITEBYTECODE="1", CONVATLAS_CACHE=str(tmp_path), NUMBA_CACHE_DIR="")
+    run_python(code, PYTHONDONTWRITEBYTECODE="1", CONVATLAS_CACHE=str(tmp_path))
     assert contents(package) <= before
     assert [path.suffix for path in (tmp_path / "engine").iterdir()] == [".o"]
 

@@ -195,7 +195,7 @@ class _Writing:
             return tuple(self._joined(list(zip(blocks, column, strict=True))) for column in columns)
         if all(value is first or (_is_static(value) and _is_static(first) and value == first) for value in values):
             return first
-        kind = next(value.type for value in values if not _is_static(value))
+        kind = next((value.type for value in values if not _is_static(value)), _kind_of(first))
         phi = self.builder.phi(kind)
         for block, value in ends:
             phi.add_incoming(_as_kind(value, kind), block)
