@@ -22,12 +22,13 @@ class Layer:
 class Accelerated(nn.Module):
     """A wrapped network; ``shown`` is the shapes of all batches it has run, and whether it was learning from them."""
 
+    why_not: str | None = None
+
     def __init__(self, model: nn.Module, choices: dict[str, str]) -> None:
         super().__init__()
         self.model = model
         self.training = model.training
         self.choices = choices
-        self.why_not: str | None = None
         self.shown: list[tuple[tuple[int, ...], bool]] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,17 @@ def test_what_the_engine_cannot_run_is_left_to_torch_with_the_reason(
     assert str(acceleration) == f"torch ({reason})"
 
 
+def test_a_network_that_pytorch_runs_faster_is_left_to_it_with_the_reason(
+    engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "PyTorch runs this network faster on this machine: 1 ms, the engine 2"
+    monkeypatch.setattr("stand_in_engine.Accelerated.why_not", reason)
+    model = network()
+    acceleration = settle(model, SHAPE)
+    assert (acceleration.module, acceleration.card, acceleration.why_torch) == (model, EngineCard(), reason)
+    assert acceleration.explained() == f"engine  torch ({reason})"
+
+
 def test_an_engine_that_is_none_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="no engine named 'torche'; did you mean torch"):
         settle(network(), SHAPE, "torche")  # type: ignore[arg-type]

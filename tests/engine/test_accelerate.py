@@ -17,7 +17,7 @@ pytest.importorskip("llvmlite")
 
 from networks import EXACT, assert_same_outputs, conv, error, network, numbers, randomised, torchvision_network
 
-from convatlas.engine import Accelerated, accelerate
+from convatlas.engine import Accelerated, accelerate, accelerated
 from convatlas.engine.accelerated import SHAPES_KEPT
 from convatlas.models import create_model, describe_models, model_entry
 
@@ -269,6 +269,64 @@ def test_an_infinity_that_reaches_few_values_reaches_the_same_as_with_pytorch() 
     assert 0 < int(expected.isfinite().logical_not().sum()) < expected.numel() / 4
     assert torch.equal(got.isfinite(), expected.isfinite())
     assert torch.equal(got.isnan(), expected.isnan())
+
+
+# -- never slower --
+
+
+def faster(name: str) -> Callable[[Any], dict[str, float]]:
+    """What a comparison in which ``name`` has won says."""
+    return lambda calls: {each: 1.0 if each == name else 2.0 for each in calls}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_network_that_pytorch_runs_faster_is_left_to_it(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "_compare", faster("torch"))
+    model, images = nn.Sequential(conv(3, 24), nn.ReLU(), conv(24, 16)).train(training), pictures()
+    fast = accelerate(model, images)
+    assert fast.why_not == "PyTorch runs this network faster on this machine: 1 ms, the engine 2"
+    with torch.no_grad():
+        assert torch.equal(fast(images), model(images))
+    *_, whole = (layer for layer in fast.explain() if layer.layer == "the network")
+    assert whole.kernel == "torch"
+    assert dict(whole.milliseconds) == {"convatlas": 2.0, "torch": 1.0}
+    monkeypatch.setattr(accelerated, "_compare", None)  # the next one is not measured, but told
+    assert accelerate(model, images).why_not == fast.why_not
+    again = accelerate(model, images, fast.choices)
+    assert again.why_not == "PyTorch runs this network faster on this machine"
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.compares_networks
+def test_networks_are_really_compared(training: bool) -> None:
+    model, images = small().train(training), pictures()
+    before = copy.deepcopy(model.state_dict())
+    fast = accelerate(model, images)
+    whole = [layer for layer in fast.explain() if layer.layer == "the network"]
+    assert [layer.shape for layer in whole] == ["all of it, in evaluation", "all of it, in training"][: 1 + training]
+    assert all(time > 0 for layer in whole for time in layer.milliseconds.values())
+    assert (fast.why_not is None) == (whole[-1].kernel == "convatlas")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_pytorchs_own_kernel_does_a_layer_where_it_was_faster() -> None:
+    layers = {"a": conv(3, 16), "b": conv(16, 16), "n": nn.BatchNorm2d(16), "d": conv(16, 16, groups=16)}
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = functional.relu(self.a(x))
+        x = functional.max_pool2d(functional.relu(self.n(self.b(x)) + x), 2)
+        return functional.relu6(self.d(x) * 5)
+
+    model, images = network(forward, **layers).eval(), pictures(seed=3)
+    shapes = [layer.shape for layer in accelerate(model, images).explain() if layer.layer != "the network"]
+    fast = accelerate(model, images, dict.fromkeys(shapes, "torch"))
+    assert {layer.kernel for layer in fast.explain()} == {"torch"}
+    assert_same_outputs(fast, model, images)
+    images[0, 0, 3, 3] = float("nan")  # which oneDNN's own ReLU would make a zero
+    got, expected = logits(fast, images), logits(model, images)
+    assert torch.equal(got.isnan(), expected.isnan())
+    assert got.isnan().any()
 
 
 # -- where the model itself is called --

@@ -1,1 +1,1 @@
-"""Sources of the engine's machine code, read by the compiler in `codegen`; imported only where they have to be compiled."""
+"""Sources of the engine's machine code: read by the compiler in `codegen`, imported only where that is needed."""
