@@ -61,6 +61,11 @@ class Convolution:
         return not (self.activation or self.pool or self.residual)
 
     @property
+    def takes_residual(self) -> bool:
+        """Whether something may be added to its outputs before they are stored."""
+        return not self.pool and not self.geometry.is_depthwise
+
+    @property
     def geometry(self) -> Geometry:
         """The sizes of the layer."""
         return geometry_of(self.layer)
@@ -358,7 +363,7 @@ class _Builder:
             layer = self._alone_so_far(part)
             if part is other or not isinstance(layer, Convolution | Affine):
                 continue
-            if layer.activation or layer.residual or (isinstance(layer, Convolution) and layer.pool):
+            if layer.activation or layer.residual or (isinstance(layer, Convolution) and not layer.takes_residual):
                 continue
             layer.residual = other  # type: ignore[assignment]
             return self._extend(layer, node)
@@ -387,12 +392,17 @@ class _Builder:
     def _alone(self, node: fx.Node, target: Any) -> Layer:
         if isinstance(target, nn.Module):
             return self._module(node, target)
+        if _has_two_operands(node) and target in PRODUCTS:
+            return Affine(node, node.args[0], gate=node.args[1])  # type: ignore[arg-type]
+        if _has_two_operands(node) and target in ADDITIONS:
+            return Affine(node, node.args[0], residual=node.args[1])  # type: ignore[arg-type]
+        return self._function(node, target)
+
+    def _function(self, node: fx.Node, target: Any) -> Layer:
+        if target is functional.adaptive_avg_pool2d and node.args[1:] in ((1,), ((1, 1),)):
+            return Pooling(node, node.args[0], window=None)  # type: ignore[arg-type]
         if target in CONCATENATIONS and _dimension(node) == 1:
             return Concatenation(node, tuple(node.args[0]))  # type: ignore[arg-type]
-        if target in PRODUCTS and _has_two_operands(node):
-            return Affine(node, node.args[0], gate=node.args[1])  # type: ignore[arg-type]
-        if target in ADDITIONS and _has_two_operands(node):
-            return Affine(node, node.args[0], residual=node.args[1])  # type: ignore[arg-type]
         if target is operator.getitem and self._is_part(node):
             return self._part(node)
         return Call(node)

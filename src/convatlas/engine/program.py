@@ -25,6 +25,7 @@ from convatlas.engine.convolutions import (
     direct,
     empty_picture,
     is_picture,
+    pack_taps,
     pack_weight,
     picture,
     transform_weight,
@@ -78,7 +79,7 @@ class Weights:
 
     def taps(self, layer: Convolution) -> Tensor:
         """The weight of a depthwise convolution, channels side by side."""
-        return cast(Tensor, self._once(layer, "depthwise", lambda: layer.folded()[0].flatten(1).t().contiguous()))
+        return cast(Tensor, self._once(layer, "depthwise", lambda: pack_taps(layer.folded()[0])))
 
     def laid_out(self, layer: Convolution, x: Tensor) -> Tensor | None:
         """The weight as oneDNN wants it."""
