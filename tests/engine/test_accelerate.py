@@ -290,8 +290,6 @@ def test_a_network_that_pytorch_runs_faster_is_left_to_it(training: bool, monkey
     *_, whole = (layer for layer in fast.explain() if layer.layer == "the network")
     assert whole.kernel == "torch"
     assert dict(whole.milliseconds) == {"convatlas": 2.0, "torch": 1.0}
-    monkeypatch.setattr(accelerated, "_compare", None)  # the next one is not measured, but told
-    assert accelerate(model, images).why_not == fast.why_not
     again = accelerate(model, images, fast.choices)
     assert again.why_not == "PyTorch runs this network faster on this machine"
 
@@ -308,6 +306,19 @@ def test_networks_are_really_compared(training: bool) -> None:
     assert (fast.why_not is None) == (whole[-1].kernel == "convatlas")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_images_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "_compare", lambda calls: dict.fromkeys(calls, 2.0) | {list(calls)[1]: 1.0})
+    monkeypatch.setattr(accelerated, "LAST_CACHE_SHARE", 1e-9)  # one at a time
+    model, images = nn.Sequential(conv(3, 40), nn.ReLU(), conv(40, 5)).eval(), pictures(5)
+    fast = accelerate(model, images)
+    assert fast.choices["all of it, in evaluation"] == "convatlas, images at a time: 1"
+    assert_same_outputs(fast, model, images)
+    assert_same_outputs(fast, model, images[:1])
+    assert set(fast._programs._idle) == {(5, 3, 12, 12), (1, 3, 12, 12)}
+    told = accelerate(model, images, fast.choices)
+    assert torch.equal(logits(told, images), logits(fast, images))
 
 
 def test_pytorchs_own_kernel_does_a_layer_where_it_was_faster() -> None:

@@ -90,10 +90,16 @@ class Chooser:
         self.layers[layer, shape] = LayerChoice(layer, shape, self.choices[shape], times)
         return self.choices[shape]
 
-    def choose_network(self, when: str, case: str, measure: Callable[[], dict[str, float]]) -> None:
-        """Decide what runs a whole network, as ``measure`` finds the milliseconds of each."""
+    def choose_network(
+        self,
+        when: str,
+        case: str,
+        calls: Mapping[str, Callable[[], object]],
+        measure: Callable[[Mapping[str, Callable[[], object]]], dict[str, float]],
+    ) -> None:
+        """Decide which of several calls runs a whole network, as ``measure`` finds the milliseconds of each."""
         if self.measures:
-            self._times[when] = self._compare(case, ("convatlas", "torch"), measure)
+            self._times[when] = self._compare(case, calls.keys(), lambda: measure(calls))
             self.choices[when] = fastest(self._times[when])
             self.layers[WHOLE, when] = LayerChoice(WHOLE, when, self.choices[when], self._times[when])
 
@@ -111,7 +117,7 @@ class Chooser:
             _say_once()
             self._measured[case] = measure()
             with suppress(StorageError):  # it is measured again next time
-                write_json(self._path, self._measured)
+                write_json(self._path, _read(self._path) | self._measured)  # others may have added to it since
         return self._measured[case]
 
     def _choice(self, geometry: Geometry, shape: str, x: Tensor, kernels: Mapping[str, Prepare]) -> str:

@@ -33,6 +33,15 @@ SPLITS = (torch.chunk, torch.split, "chunk", "split")
 ACTIVATIONS = (functional.relu, functional.relu6, functional.silu, functional.hardswish, functional.leaky_relu)
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 SAME_VALUES = (nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, torch.flatten)  # of the very memory they are given
+# What knows nothing of an image's neighbours:
+MODULES_OF_ONE_IMAGE = (
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU),
+    *(nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.LocalResponseNorm, nn.ZeroPad2d),
+)
+FUNCTIONS_OF_ONE_IMAGE = (
+    *(functional.silu, functional.gelu, functional.hardswish, functional.hardsigmoid, functional.leaky_relu),
+    *(torch.sigmoid, torch.tanh, functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d),
+)
 VIEWS = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "contiguous", "detach")
 
 
@@ -206,6 +215,21 @@ class Graph:
     output: fx.Node
     layers: list[Layer]
     module: fx.GraphModule = field(repr=False)
+
+    @property
+    def takes_images_one_by_one(self) -> bool:
+        """Whether a batch in parts gives the outputs of the whole, as far as is known of all that is called."""
+        return all(not isinstance(layer, Call) or self._is_of_one_image(layer.node) for layer in self.layers)
+
+    def _is_of_one_image(self, node: fx.Node) -> bool:
+        target: Any = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        if type(target) is nn.Flatten:
+            return bool(target.start_dim == 1)
+        if target is torch.flatten:
+            return node.args[1:] == (1,) or node.kwargs == {"start_dim": 1}
+        if isinstance(target, nn.Module):
+            return isinstance(target, MODULES_OF_ONE_IMAGE)
+        return activation_of(target) is not None or target in FUNCTIONS_OF_ONE_IMAGE
 
 
 def scale_and_shift(norm: nn.BatchNorm2d, channels: int) -> tuple[Tensor, Tensor]:

@@ -164,6 +164,17 @@ class Program:
         if not isinstance(self._output, Tensor):
             raise TypeError("an output that is no tensor")
 
+    @property
+    def bytes_of_an_image(self) -> int:
+        """What the layer with the largest pictures reads and writes, by the image."""
+        read_and_written = ((layer.node, *layer.inputs) for layer in self._graph.layers)
+        sizes = (sum(map(self._values_of, nodes)) for nodes in read_and_written)
+        return FLOAT * max(sizes, default=0) // len(self._input)
+
+    def _values_of(self, node: fx.Node) -> int:
+        value = self._values[node]
+        return value.numel() if isinstance(value, Tensor) else 0
+
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images of the shape that the program is for."""
         self._input.copy_(images)
