@@ -16,13 +16,13 @@ from torch.nn import functional
 pytest.importorskip("numba")
 
 from pictures import numbers, picture, relative_error, same_bits
+from rounding import EXACT
 
 from convatlas.engine import threads
 from convatlas.engine.convolutions import Epilogue, Geometry, empty_picture, transform_weight, winograd
 from convatlas.engine.operators import conv3x3
 
 PROCESSORS = 8
-EXACT = 1e-5
 
 
 @pytest.fixture
