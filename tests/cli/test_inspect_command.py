@@ -76,7 +76,12 @@ def test_a_deep_network_is_folded_and_says_so(convatlas: Command) -> None:
     assert "--depth 4 shows all" in folded
     assert "in aux1, which a prediction does not read" in folded
     assert re.search(r"inception3a +inception_3a +Inception 21 layers", folded)
-    assert "inception3a.branch1.conv" in convatlas("inspect", "googlenet", "--batch", 1, "--depth", 4).out
+
+
+def test_a_network_is_unfolded_as_far_as_was_asked(convatlas: Command) -> None:
+    pages = [convatlas("inspect", "resnet20", "--batch", 1, "--depth", depth).out for depth in (2, 4)]
+    assert ["layer1.0.conv1" in page for page in pages] == [False, True]
+    assert ["folded" in page for page in pages] == [True, False]
 
 
 def test_a_module_of_ones_own(convatlas: Command, own_file: Path) -> None:

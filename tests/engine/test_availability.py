@@ -43,7 +43,10 @@ assert fast.explain() == []
 
 @pytest.mark.parametrize(
     ("absent", "reason"),
-    [("numba", "numba is not installed"), ("numba,llvmlite", "llvmlite is not installed")],
+    [
+        ("numba,llvmlite", "llvmlite is not installed"),
+        pytest.param("numba", "numba is not installed", marks=pytest.mark.slow),
+    ],
 )
 def test_without_its_libraries_the_network_is_called_as_it_is(absent: str, reason: str) -> None:
     command = [sys.executable, "-c", WITHOUT, absent, reason]
