@@ -14,8 +14,8 @@ from convatlas.subjects import open_subject
 
 
 def test_inspect_by_name_and_by_module_say_the_same() -> None:
-    by_name = convatlas.inspect("resnet20", batch_size=4)
-    by_module = convatlas.inspect(create_model("resnet20"), batch_size=4)
+    by_name = convatlas.inspect("cnn5_cifar", batch_size=4)
+    by_module = convatlas.inspect(create_model("cnn5_cifar"), batch_size=4)
     assert by_name.layers == by_module.layers
     assert by_name.memory is not None
     assert by_module.memory is not None
@@ -40,12 +40,12 @@ def test_a_module_of_ones_own_is_planned_with_sgd() -> None:
 
 
 def test_the_optimizer_and_the_limit_are_heeded() -> None:
-    subject = open_subject("lenet5")
+    subject = open_subject("cnn5_cifar")
     sgd = inspect_subject(subject, batch_size=1, optimizer="sgd").memory
-    adam = inspect_subject(subject, batch_size=1, optimizer="adam", memory_limit=5_000_000)
+    adam = inspect_subject(subject, batch_size=1, optimizer="adam", memory_limit=60_000_000)
     assert sgd is not None
     assert adam.memory is not None
-    weights = 4 * sum(parameter.numel() for parameter in outline_model("lenet5").parameters())
+    weights = 4 * sum(parameter.numel() for parameter in outline_model("cnn5_cifar").parameters())
     more = adam.memory.training_peak_bytes - sgd.training_peak_bytes
     assert weights <= more < 2 * weights  # a second number for each weight, and what Adam's step needs while it runs
     assert adam.largest_batch is not None
@@ -54,7 +54,7 @@ def test_the_optimizer_and_the_limit_are_heeded() -> None:
     too_large = inspect_subject(subject, batch_size=adam.largest_batch + 1, optimizer="adam").memory
     assert fits is not None
     assert too_large is not None
-    assert fits.training_peak_bytes <= 5_000_000 < too_large.training_peak_bytes
+    assert fits.training_peak_bytes <= 60_000_000 < too_large.training_peak_bytes
 
 
 def test_what_gives_no_classes_is_not_timed() -> None:
@@ -93,6 +93,7 @@ def test_networks_beside_each_other(depths: dict[str, int]) -> None:
     assert all(each.speed is None for each in networks)
 
 
+@pytest.mark.slow
 def test_heads_that_only_training_uses_do_not_count() -> None:
     (googlenet,) = compare_models(["googlenet"], batch_size=1, batches=None)
     assert (googlenet.depth, googlenet.parameters) == (22, 6_624_904)
