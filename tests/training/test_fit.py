@@ -396,7 +396,7 @@ def test_a_network_of_zeros_is_diagnosed_before_and_after_the_first_epoch(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("loss", "rate"), [("cross_entropy", 0.05), ("mse", 0.005)])
+@pytest.mark.parametrize(("loss", "rate"), [("cross_entropy", 0.02), ("mse", 0.005)])
 def test_precisions_and_losses_train(
     precision: str, loss: str, rate: float, dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
