@@ -17,7 +17,7 @@ from convatlas.models import list_models, model_entry
 from convatlas.models.counts import shipped_counts
 
 PARAMETERS = {name: counts["parameters"] for name, counts in shipped_counts().items()}
-LARGE = {name for name, parameters in PARAMETERS.items() if parameters > 50e6}  # whose numbers take seconds a test
+LARGE = {name for name, parameters in PARAMETERS.items() if parameters > 30e6}  # whose numbers take seconds a test
 
 
 def form(value: Any) -> Hashable:

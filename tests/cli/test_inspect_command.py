@@ -57,7 +57,7 @@ def test_json_has_what_a_program_needs(convatlas: Command) -> None:
 
 
 def test_the_page_has_totals_and_a_line_a_layer(convatlas: Command) -> None:
-    answer = convatlas("inspect", "vgg16", "--image-size", 64, "--classes", 10, "--batch", 2, "--memory", "4GB")
+    answer = convatlas("inspect", "vgg16", "--image-size", 64, "--classes", 10, "--batch", 2)
     assert answer.code == 0
     lines = [" ".join(line.split()) for line in answer.out.splitlines()]
     assert lines[0] == "vgg16 (input 1x3x64x64)"
@@ -66,7 +66,11 @@ def test_the_page_has_totals_and_a_line_a_layer(convatlas: Command) -> None:
     assert conv5_3.startswith("features.29 conv5_3 ReLU 512x4x4")
     assert "196x196" in conv5_3
     assert any("to train with batches of 2" in line for line in lines)
-    assert re.search(r"4\.00 GB of tensors are enough for batches of \d+", answer.out)
+
+
+def test_the_largest_batch_within_so_much_memory(convatlas: Command) -> None:
+    answer = convatlas("inspect", "lenet5", "--batch", 2, "--memory", "4GB")
+    assert re.search(r"4\.00 GB of tensors are enough for batches of \d+", " ".join(answer.out.split()))
 
 
 def test_a_deep_network_is_folded_and_says_so(convatlas: Command) -> None:

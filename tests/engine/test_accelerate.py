@@ -5,7 +5,6 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from typing import Any
 
 import pytest
@@ -29,15 +28,11 @@ from rounding import EXACT
 
 from convatlas.engine import Accelerated, accelerate
 from convatlas.engine.accelerated import SHAPES_KEPT
-from convatlas.models import create_model, describe_models, model_entry
+from convatlas.models import create_model, list_models, model_entry
+from network_forms import PARAMETERS, SMALLEST_OF_EACH_FAMILY
 
 CHANNELS_LAST = torch.channels_last
-FAMILIES = {
-    family: sorted(members, key=lambda model: model["parameters"])
-    for family, members in groupby(describe_models(), key=lambda model: model["family"])
-}
-SMALL = sorted({members[0]["name"] for members in FAMILIES.values()})
-LARGE = sorted({members[-1]["name"] for members in FAMILIES.values()} - set(SMALL))
+LARGE = {max(list_models(model_entry(name).family), key=PARAMETERS.__getitem__) for name in SMALLEST_OF_EACH_FAMILY}
 TORCHVISION = {
     "resnet18": 64,
     "resnet50": 64,
@@ -106,18 +101,18 @@ def assert_contract(model: nn.Module, *shape: int) -> None:
         assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", sorted(SMALLEST_OF_EACH_FAMILY))
 def test_the_smallest_network_of_each_family_computes_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
     entry = model_entry(name)
-    side = max(min(entry.image_size, 64), entry.minimum_size)
+    side = max(min(entry.image_size, 32), entry.minimum_size)
     model = randomised(create_model(name, image_size=side, seed=0))
     assert_contract(model, model.in_channels, side, side)
     assert not fallbacks.records
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LARGE)
-def test_the_largest_network_of_each_family_computes_the_same(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", sorted(LARGE | SMALLEST_OF_EACH_FAMILY))
+def test_networks_of_each_family_at_their_own_size(name: str, fallbacks: pytest.LogCaptureFixture) -> None:
     model = randomised(create_model(name, seed=0))
     assert_contract(model, model.in_channels, model.image_size, model.image_size)
     assert not fallbacks.records
