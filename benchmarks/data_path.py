@@ -64,7 +64,7 @@ def our_batches(array: ImageArray, preprocessing: Preprocessing, batch_size: int
         array, preprocessing, batch_size, augmentation=[Shift(pixels=SHIFT, fill="constant"), Flip()], shuffle=True
     )
     for epoch in range(10**6):
-        yield ((batch.images, batch.labels) for batch in batches.epoch(epoch))
+        yield ((batch.inputs, batch.targets) for batch in batches.epoch(epoch))
 
 
 def their_batches(array: ImageArray, preprocessing: Preprocessing, batch_size: int, workers: int) -> Iterator[Pairs]:

@@ -42,7 +42,7 @@ class Curve(Silent):
     def step(self, report: StepReport) -> None:
         """Remember."""
         self.progress.append(report.progress)
-        self.loss.append(report.loss)
+        self.loss.append(report.figures["loss"])
 
 
 @dataclass(frozen=True)

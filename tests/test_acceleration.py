@@ -8,11 +8,13 @@ from torch import nn
 
 from convatlas.acceleration import EngineCard, as_recorded, settle
 from convatlas.errors import UnknownNameError
+from convatlas.tasks.classify.task import Classification
 from convatlas.training.learner import Learner, needs_torch
 from convatlas.training.recipe import Recipe
 from stand_in_engine import StandIn
 
 RECIPE = Recipe(epochs=1, learning_rate=0.1)
+TASK = Classification(("a", "b"))
 SHAPE = (4, 1, 8, 8)
 
 
@@ -107,10 +109,10 @@ def test_recipes_that_are_for_torch_alone(
 
 def test_what_is_trained_judged_and_kept(engine: StandIn) -> None:
     card = EngineCard(name="convatlas", choices={"3x3": "direct"})
-    plain = Learner(network(), RECIPE, card, SHAPE)
+    plain = Learner(network(), TASK, RECIPE, card, SHAPE)
     assert plain.model is plain.judging_model is engine.made[0]
     assert plain.judged_model is plain.bare_model is engine.made[0].model
-    averaged = Learner(network(), RECIPE.updated(ema_decay=0.9), card, SHAPE)
+    averaged = Learner(network(), TASK, RECIPE.updated(ema_decay=0.9), card, SHAPE)
     assert averaged.model is engine.made[1]
     assert averaged.judging_model is engine.made[2]
     assert averaged.judged_model is engine.made[2].model
@@ -119,6 +121,6 @@ def test_what_is_trained_judged_and_kept(engine: StandIn) -> None:
 
 
 def test_without_the_engine_a_network_is_run_as_it_is(engine: StandIn) -> None:
-    learner = Learner(network(), RECIPE, EngineCard(), SHAPE)
+    learner = Learner(network(), TASK, RECIPE, EngineCard(), SHAPE)
     assert learner.model is learner.judging_model is learner.judged_model is learner.bare_model
     assert not engine.made

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from convatlas.errors import ConvatlasError
     from convatlas.inspection import Inspection
     from convatlas.models import Classifier, create_model, list_models
-    from convatlas.runs import Prediction, Run
-    from convatlas.training.metrics import Evaluation
+    from convatlas.runs import Run
+    from convatlas.tasks.classify.metrics import Evaluation
+    from convatlas.tasks.classify.task import Prediction
     from convatlas.training.recipe import Recipe, list_recipes, load_recipe
 
 __all__ = [
@@ -45,9 +46,9 @@ __all__ = [
 _HOMES = {
     "Classifier": "models",
     "ConvatlasError": "errors",
-    "Evaluation": "training.metrics",
+    "Evaluation": "tasks.classify.metrics",
     "Inspection": "inspection",
-    "Prediction": "runs",
+    "Prediction": "tasks.classify.task",
     "Recipe": "training.recipe",
     "Run": "runs",
     "create_model": "models",

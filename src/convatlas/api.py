@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,13 @@ from convatlas.models.contract import Classifier
 from convatlas.models.registry import ModelEntry, model_entry
 from convatlas.runs import Card, DataCard, ModelCard, Run, describe_environment, refuse_taken, timestamp
 from convatlas.subjects import open_subject
+from convatlas.tasks.classify.metrics import Evaluation
+from convatlas.tasks.classify.task import Classification
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
+from convatlas.training.feed import Feed
 from convatlas.training.fit import fit
-from convatlas.training.learner import batch_shape, needs_torch
-from convatlas.training.metrics import Evaluation
+from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe, default_recipe, load_recipe, parse_recipe
@@ -111,7 +112,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             )
             if finding is not None:
                 watching.finding(finding)
-        shape = batch_shape(chosen, dataset, preprocessing)
+        feed = Feed.of_images(dataset, preprocessing, chosen)
         card = Card(
             created=timestamp(),
             model=model_card,
@@ -119,11 +120,11 @@ def train(  # noqa: PLR0913, what a person may want to say
             preprocessing=preprocessing,
             recipe=chosen.model_dump(mode="json"),
             data=_data_card(dataset),
-            engine=_engine(network, shape, chosen, watching, asked=engine),
+            engine=_engine(network, feed.train.shape, chosen, watching, asked=engine),
             environment=describe_environment(),
         )
         path = made_by_main(lambda: Run.create(card, place).path)
-        return _fit(Run(path, card), network, dataset, chosen, watching, resume=False)
+        return _fit(Run(path, card), network, dataset, feed, chosen, watching, resume=False)
 
 
 def resume(
@@ -168,11 +169,11 @@ def resume(
             "on. Put them back, name their place with --data, or start a new run"
         )
     network = _fresh_network(opened.card.model, recipe)
-    shape = batch_shape(recipe, dataset, opened.card.preprocessing)
+    feed = Feed.of_images(dataset, opened.card.preprocessing, recipe)
     with closing(watch or RichWatch()) as watching:
-        engine_card = _engine(network, shape, recipe, watching, asked=engine, recorded=opened.card.engine)
+        engine_card = _engine(network, feed.train.shape, recipe, watching, asked=engine, recorded=opened.card.engine)
         _update(opened, data=_data_card(dataset), engine=engine_card)
-        return _fit(opened, network, dataset, recipe, watching, resume=has_checkpoint)
+        return _fit(opened, network, dataset, feed, recipe, watching, resume=has_checkpoint)
 
 
 def load(run: str | Path) -> Run:
@@ -265,7 +266,9 @@ def _engine(
     return made_by_main(settled)
 
 
-def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch: Watch, *, resume: bool) -> Run:
+def _fit(
+    run: Run, network: Classifier, dataset: Dataset, feed: Feed, recipe: Recipe, watch: Watch, *, resume: bool
+) -> Run:
     if dataset.skipped and is_main():
         watch.finding(_skipped_finding(dataset))
     with run.being_written() if is_main() else nullcontext():
@@ -273,8 +276,8 @@ def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch:
         try:
             outcome = fit(
                 network,
-                dataset,
-                run.card.preprocessing,
+                Classification(dataset.classes, recipe.loss, recipe.label_smoothing),
+                feed,
                 recipe,
                 run.path,
                 engine=run.card.engine,
@@ -285,7 +288,7 @@ def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch:
             _update(run, status="failed")
             raise
         state = outcome.state
-        _update(run, best=asdict(state.best) if state.best else None, findings=tuple(state.findings))
+        _update(run, best=state.best.flat() if state.best else None, findings=tuple(state.findings))
         if outcome.interrupted:
             _update(run, status="interrupted")
         elif is_main():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +20,9 @@ from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
 from convatlas.models.registry import model_entry
 from convatlas.runs import Run
-from convatlas.training.evaluate import evaluate
+from convatlas.tasks.classify.metrics import Evaluation
+from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
-from convatlas.training.metrics import Evaluation
 from convatlas.training.processes import main_process_first, processes
 
 DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation images, where it has no effect
@@ -101,6 +101,7 @@ def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | Non
 
     card, entry = run.card, model_entry(run.card.model.name)
     record: dict[str, Any] = {
+        "task": card.task,
         "title": f"{card.model.name} on {card.data.name}",
         "run_path": str(run.path),
         "model": {
@@ -113,7 +114,7 @@ def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | Non
         "data": card.data.model_dump(mode="json") | {"classes": list(card.classes)},
         "preprocessing": card.preprocessing.model_dump(mode="json"),
         "recipe": card.recipe,
-        "history": [asdict(row) for row in history],
+        "history": [row.flat() for row in history],
         "best": card.best,
         "test": test.to_dict() if test is not None else None,
         "environment": card.environment | {"engine": card.engine.name},
@@ -220,4 +221,5 @@ def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool, engine: Engine) -
     batches = Batches(images, preprocessing, size, place=Place(processes().device), ten_crop=ten_crop)
     run.model().to(processes().device)
     acceleration = run.accelerated(engine, min(size, len(images)) * (10 if ten_crop else 1))
-    return evaluate(acceleration.module, batches, run.card.classes), acceleration.card.name
+    judge = judged(acceleration.module, batches, run.task())
+    return cast(Evaluation, judge.result()), acceleration.card.name

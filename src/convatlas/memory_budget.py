@@ -22,7 +22,8 @@ from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RecipeError
 from convatlas.inspection.memory import MemoryPlan, largest_batch, plan_memory
-from convatlas.training.learner import batch_shape, needs_torch
+from convatlas.training.feed import Feed
+from convatlas.training.learner import needs_torch
 from convatlas.training.optimizers import build_optimizer
 from convatlas.training.processes import processes
 from convatlas.training.recipe import Recipe
@@ -85,7 +86,7 @@ def fit_recipe(
     _refuse_what_is_not_planned(recipe)
     with_engine = engine == "auto" and needs_torch(recipe) is None
     need = _Need(network, recipe, dataset, preprocessing, with_engine)
-    wanted = batch_shape(recipe, dataset, preprocessing)[0]
+    wanted = Feed.of_images(dataset, preprocessing, recipe).train.shape[0]
     if need(wanted) <= limit_bytes:
         return recipe, None
     has_batch_norm = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())

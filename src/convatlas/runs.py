@@ -10,7 +10,6 @@ import platform
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +28,10 @@ if TYPE_CHECKING:
     import torch
 
     from convatlas.models.contract import Classifier
+    from convatlas.tasks.classify.task import Classification, Prediction
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # the first had no task: all its runs classify
 DEFAULT_ROOT = Path("runs")
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
@@ -74,6 +75,7 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = FORMAT_VERSION
+    task: Literal["classify"] = "classify"
     created: str
     status: Literal["training", "interrupted", "failed", "finished"] = "training"
     model: ModelCard
@@ -97,19 +99,6 @@ class Card(BaseModel):
         if self.preprocessing.crop != self.model.image_size:
             raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
         return self
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, best first, as (class, probability)."""
-
-    image: str
-    top: tuple[tuple[str, float], ...]
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.top[0][0]
 
 
 class Run:
@@ -184,6 +173,12 @@ class Run:
             self._model = self._load_model()
         return self._model
 
+    def task(self) -> Classification:
+        """What the network's outputs mean."""
+        from convatlas.tasks.classify.task import Classification
+
+        return Classification(self.card.classes)
+
     def accelerated(self, engine: Engine = "auto", batch: int = 1) -> Acceleration:
         """What runs the network for others than its trainer: with "auto" made ready once, for batches like the first.
 
@@ -227,14 +222,9 @@ class Run:
                 network = self.accelerated(engine, len(names)).module
             with torch.inference_mode():
                 inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
-                probabilities = network(inputs).softmax(dim=1)
-            predictions += [self._prediction(name, row, top) for name, row in zip(names, probabilities, strict=True)]
+                logits = network(inputs)
+            predictions += self.task().predictions(logits, names, top)
         return predictions
-
-    def _prediction(self, image: str | Path, probabilities: torch.Tensor, top: int) -> Prediction:
-        values, indices = probabilities.topk(min(top, len(self.card.classes)))
-        pairs = zip(indices.tolist(), values.tolist(), strict=True)
-        return Prediction(str(image), tuple((self.card.classes[index], value) for index, value in pairs))
 
     def _load_model(self) -> Classifier:
         from safetensors.torch import load_file
@@ -324,8 +314,9 @@ def _read_card(directory: Path) -> Card:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise RunError(f"{path} has format version {version}; this convatlas reads {FORMAT_VERSION}. Update convatlas")
+    if version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
+        raise RunError(f"{path} has format version {version}; this convatlas reads {readable}. Update convatlas")
     try:
         return Card.model_validate(content)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import InspectionError
 from convatlas.inspection.timing import Timing, time_calls
+from convatlas.tasks.classify.task import Classification
 from convatlas.training.learner import Learner, needs_torch
 from convatlas.training.recipe import Recipe
 
@@ -145,7 +146,8 @@ def measure_training(
     copy = deepcopy(network).train()
     batch_shape = (recipe.batch_size, channels, side, side)
     acceleration = settle(copy, batch_shape, engine, obstacle=needs_torch(recipe))
-    learner = Learner(copy, recipe, acceleration.card, batch_shape)
+    task = Classification(tuple(map(str, range(classes))), recipe.loss, recipe.label_smoothing)
+    learner = Learner(copy, task, recipe, acceleration.card, batch_shape)
     learner.model.train()
     batches = _endless(_noise(recipe, channels, side, classes))
     rate = recipe.learning_rate / 1000  # the steps lead nowhere, and need not become infinite

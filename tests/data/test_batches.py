@@ -30,18 +30,18 @@ def batches(array: ImageArray, batch_size: int = 4, crop: int = 8, **options: ob
 
 
 def joined(found: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.cat([batch.images for batch in found]), torch.cat([batch.labels for batch in found])
+    return torch.cat([batch.inputs for batch in found]), torch.cat([batch.targets for batch in found])
 
 
 def test_without_shuffling_every_image_comes_once_in_order_with_its_label() -> None:
     array = images(23)
     found = list(batches(array).epoch(0))
     pixels, labels = joined(found)
-    assert [len(batch.labels) for batch in found] == [4, 4, 4, 4, 4, 3] == [batch.global_size for batch in found]
+    assert [len(batch.targets) for batch in found] == [4, 4, 4, 4, 4, 3] == [batch.global_size for batch in found]
     assert torch.equal((pixels * 255).round().byte().permute(0, 2, 3, 1), torch.from_numpy(array.take(np.arange(23))))
     assert labels.tolist() == array.labels.tolist()
     assert (pixels.dtype, labels.dtype) == (torch.float32, torch.int64)
-    assert found[0].images.is_contiguous(memory_format=torch.channels_last)
+    assert found[0].inputs.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_shuffled_epochs_hold_every_image_once_each_in_an_order_of_its_own() -> None:
@@ -84,8 +84,8 @@ def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have() -> None:
     whole, rest = list(made.epoch(2)), list(made.epoch(2, start=4))
     assert len(rest) == len(whole) - 4 == 2
     for expected, found in zip(whole[4:], rest, strict=True):
-        assert torch.equal(found.images, expected.images)
-        assert torch.equal(found.labels, expected.labels)
+        assert torch.equal(found.inputs, expected.inputs)
+        assert torch.equal(found.targets, expected.targets)
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -95,10 +95,10 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(world: int) -> None:
     shares = [list(batches(images(), **settings, place=Place(CPU, rank, world)).epoch(1)) for rank in range(world)]
     for step, batch in enumerate(alone):
         together = [share[step] for share in shares]
-        assert torch.equal(torch.cat([part.images for part in together]), batch.images)
-        assert torch.equal(torch.cat([part.labels for part in together]), batch.labels)
+        assert torch.equal(torch.cat([part.inputs for part in together]), batch.inputs)
+        assert torch.equal(torch.cat([part.targets for part in together]), batch.targets)
         assert {part.global_size for part in together} == {batch.global_size}
-        assert max(len(part.labels) for part in together) - min(len(part.labels) for part in together) <= 1
+        assert max(len(part.targets) for part in together) - min(len(part.targets) for part in together) <= 1
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(world: int) -> None:
 )
 def test_a_last_batch_of_one_is_left_out_of_training(count: int, shuffle: bool, sizes: list[int]) -> None:
     made = batches(images(count), shuffle=shuffle)
-    assert [len(batch.labels) for batch in made.epoch(0)] == sizes
+    assert [len(batch.targets) for batch in made.epoch(0)] == sizes
     assert len(made) == len(sizes)
 
 
 def test_no_process_is_left_with_fewer_than_two_images_to_train_on() -> None:
     for rank in range(2):
-        sizes = [len(batch.labels) for batch in batches(images(11), shuffle=True, place=Place(CPU, rank, 2)).epoch(0)]
+        sizes = [len(batch.targets) for batch in batches(images(11), shuffle=True, place=Place(CPU, rank, 2)).epoch(0)]
         assert sizes == [2, 2]  # the last three images would have been one and two
     assert len(batches(images(12), shuffle=True, place=Place(CPU, 0, 2))) == 3
 

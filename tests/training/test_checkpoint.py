@@ -16,12 +16,18 @@ from convatlas.training.history import HistoryRow
 from convatlas.training.optimizers import build_optimizer, spared_parameters
 from convatlas.training.recipe import Recipe
 
-ROW = HistoryRow(1.0, 10, 2.5, 0.1, 1.5, 0.5, 1.25, 0.75, 100.0)
+ROW = HistoryRow(1.0, 10, 2.5, 0.1, {"loss": 1.5, "accuracy": 0.5}, {"loss": 1.25, "accuracy": 0.75}, 100.0)
 
 
 def state_at(step: int) -> TrainingState:
     return TrainingState(
-        epoch=1, step=step, total_steps=step, seconds=2.5, best=ROW, history=[ROW], tally=Tally(1.0, 2, 3, 4.0)
+        epoch=1,
+        step=step,
+        total_steps=step,
+        seconds=2.5,
+        best=ROW,
+        history=[ROW],
+        tally=Tally({"loss": 1.0, "accuracy": 2.0}, 3, 4.0),
     )
 
 

@@ -22,8 +22,10 @@ from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.models import create_model
+from convatlas.tasks.classify.task import Classification
 from convatlas.training import checkpoint
-from convatlas.training.fit import fit
+from convatlas.training.feed import Feed
+from convatlas.training.fit import Outcome, fit
 from convatlas.training.history import HistoryRow, read_csv
 from convatlas.training.progress import Silent, StepReport
 from convatlas.training.recipe import Recipe
@@ -65,6 +67,13 @@ def lenet() -> nn.Module:
     return create_model("lenet5", num_classes=2, image_size=12, seed=0)
 
 
+def fitted(
+    model: nn.Module, dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe, directory: Path, **more: Any
+) -> Outcome:
+    task = Classification(dataset.classes, recipe.loss, recipe.label_smoothing)
+    return fit(model, task, Feed.of_images(dataset, preprocessing, recipe), recipe, directory, **more)
+
+
 def last_weights(directory: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(directory)[1]
 
@@ -80,7 +89,7 @@ def test_the_loop_equals_twenty_lines_of_pytorch(
 ) -> None:
     model = lenet()
     raw = copy.deepcopy(model)
-    fit(model, dataset, preprocessing, RECIPE, tmp_path)
+    fitted(model, dataset, preprocessing, RECIPE, tmp_path)
 
     batches = Batches(dataset.train, preprocessing, 32, shuffle=True, seed=0)
     decayed = [parameter for parameter in raw.parameters() if parameter.dim() > 1]
@@ -92,7 +101,7 @@ def test_the_loop_equals_twenty_lines_of_pytorch(
     raw.train()
     for epoch in range(3):
         for batch in batches.epoch(epoch):
-            loss = functional.cross_entropy(raw(batch.images), batch.labels)
+            loss = functional.cross_entropy(raw(batch.inputs), batch.targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -106,10 +115,10 @@ def test_the_loop_equals_twenty_lines_of_pytorch(
 def test_it_learns_and_leaves_the_files_of_a_run(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE, tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path)
     assert not outcome.interrupted
     assert outcome.state.best is not None
-    assert outcome.state.best.validation_accuracy > 0.9
+    assert outcome.state.best.validation["accuracy"] > 0.9
     rows = read_csv(tmp_path / "history.csv")
     assert rows == outcome.state.history
     assert [row.epoch for row in rows] == [1, 2, 3]
@@ -120,11 +129,11 @@ def test_it_learns_and_leaves_the_files_of_a_run(
 def test_tensorboard_reads_the_same_curve(dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE, tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     read = [(event.step, event.value) for event in events.Scalars("accuracy/validation")]
-    assert read == [(row.step, pytest.approx(row.validation_accuracy)) for row in outcome.state.history]
+    assert read == [(row.step, pytest.approx(row.validation["accuracy"])) for row in outcome.state.history]
 
 
 class StopAt(Silent):
@@ -155,10 +164,10 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     recipe = RECIPE.updated(
         augmentation=[{"kind": "flip"}, {"kind": "shift", "fraction": 0.1}, {"kind": "cutout", "size": 3}], **extra
     )
-    fit(lenet(), dataset, preprocessing, recipe, tmp_path / "whole")
-    stopped = fit(lenet(), dataset, preprocessing, recipe, tmp_path / "stopped", watch=StopAt(steps))
+    fitted(lenet(), dataset, preprocessing, recipe, tmp_path / "whole")
+    stopped = fitted(lenet(), dataset, preprocessing, recipe, tmp_path / "stopped", watch=StopAt(steps))
     assert stopped.interrupted
-    resumed = fit(lenet(), dataset, preprocessing, recipe, tmp_path / "stopped", resume=True)
+    resumed = fitted(lenet(), dataset, preprocessing, recipe, tmp_path / "stopped", resume=True)
     assert not resumed.interrupted
     assert_same_weights(last_weights(tmp_path / "whole"), last_weights(tmp_path / "stopped"))
     assert_same_weights(
@@ -166,8 +175,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     )
     whole = read_csv(tmp_path / "whole" / "history.csv")
     again = read_csv(tmp_path / "stopped" / "history.csv")
-    assert [(row.step, row.train_loss, row.validation_loss) for row in whole] == [
-        (row.step, row.train_loss, row.validation_loss) for row in again
+    assert [(row.step, row.train["loss"], row.validation["loss"]) for row in whole] == [
+        (row.step, row.train["loss"], row.validation["loss"]) for row in again
     ]
 
 
@@ -182,10 +191,10 @@ def test_dropout_is_seeded_by_the_step_and_the_callers_random_state_is_kept(
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    fit(one, dataset, preprocessing, RECIPE, tmp_path / "one")
+    fitted(one, dataset, preprocessing, RECIPE, tmp_path / "one")
     assert torch.equal(torch.rand(1), expected)
     torch.manual_seed(2)
-    fit(other, dataset, preprocessing, RECIPE, tmp_path / "other")
+    fitted(other, dataset, preprocessing, RECIPE, tmp_path / "other")
     assert_same_weights(last_weights(tmp_path / "one"), last_weights(tmp_path / "other"))
 
 
@@ -201,9 +210,9 @@ def test_batch_norm_and_dropout_are_taken_up_exactly(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convatlas.training.fit.REDRAW_EVERY", 0.0)
-    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "whole")
-    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", watch=StopAt(7))
-    fit(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", resume=True)
+    fitted(normalized(), dataset, preprocessing, RECIPE, tmp_path / "whole")
+    fitted(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", watch=StopAt(7))
+    fitted(normalized(), dataset, preprocessing, RECIPE, tmp_path / "stopped", resume=True)
     assert_same_weights(last_weights(tmp_path / "whole"), last_weights(tmp_path / "stopped"))
 
 
@@ -211,12 +220,12 @@ def test_a_long_epoch_is_kept_in_its_middle(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a checkpoint after every step, a kill anywhere costs one step; the weights are those of no checkpoints."""
-    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path / "few")
+    fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path / "few")
     monkeypatch.setattr("convatlas.training.fit.CHECKPOINT_EVERY", 0.0)
     kept = []
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *given: (kept.append(given[1].total_steps), save(*given)))
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE, tmp_path / "many")
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path / "many")
     assert kept == list(range(1, 16))
     assert len(outcome.state.history) == 3
     assert_same_weights(last_weights(tmp_path / "few"), last_weights(tmp_path / "many"))
@@ -226,7 +235,7 @@ def test_stopping_in_the_very_last_step_still_validates(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convatlas.training.fit.REDRAW_EVERY", 0.0)
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE.updated(steps=3), tmp_path, watch=StopAt(3))
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE.updated(steps=3), tmp_path, watch=StopAt(3))
     assert not outcome.interrupted
     assert len(outcome.state.history) == 1
     assert (tmp_path / "model.safetensors").is_file()
@@ -235,29 +244,29 @@ def test_stopping_in_the_very_last_step_still_validates(
 def test_a_history_that_missed_its_last_row_is_mended(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path)
+    fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path)
     complete = (tmp_path / "history.csv").read_text()
     (tmp_path / "history.csv").write_text("".join(complete.splitlines(keepends=True)[:-1]))
-    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
+    fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
     assert (tmp_path / "history.csv").read_text() == complete
 
 
 def test_a_checkpoint_of_several_processes_is_not_taken_up_by_one(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    fit(lenet(), dataset, preprocessing, RECIPE.updated(epochs=1), tmp_path)
+    fitted(lenet(), dataset, preprocessing, RECIPE.updated(epochs=1), tmp_path)
     state = (tmp_path / "state.json").read_text()
     (tmp_path / "state.json").write_text(state.replace('"world": 1', '"world": 2'))
     with pytest.raises(RunError, match="2 processes together"):
-        fit(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
+        fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path, resume=True)
 
 
 def test_a_batch_too_small_for_batch_norm_is_refused_by_name(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match=r"batch_size is 1.*batch_size=2 or more"):
-        fit(normalized(), dataset, preprocessing, RECIPE.updated(batch_size=1), tmp_path)
-    fit(lenet(), dataset, preprocessing, RECIPE.updated(batch_size=1, steps=3, learning_rate=1e-3), tmp_path)
+        fitted(normalized(), dataset, preprocessing, RECIPE.updated(batch_size=1), tmp_path)
+    fitted(lenet(), dataset, preprocessing, RECIPE.updated(batch_size=1, steps=3, learning_rate=1e-3), tmp_path)
 
 
 def let_the_disk_fill_up() -> None:
@@ -292,13 +301,13 @@ def test_a_full_disk_ends_a_training_in_one_line_and_keeps_the_checkpoint_before
 def test_a_finished_training_goes_on_to_more_epochs(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    fit(lenet(), dataset, preprocessing, RECIPE, tmp_path)
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE.updated(epochs=5), tmp_path, resume=True)
+    fitted(lenet(), dataset, preprocessing, RECIPE, tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE.updated(epochs=5), tmp_path, resume=True)
     assert [row.epoch for row in outcome.state.history] == [1, 2, 3, 4, 5]
 
 
 def test_steps_end_within_an_epoch(dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path) -> None:
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE.updated(steps=7), tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE.updated(steps=7), tmp_path)
     assert outcome.state.total_steps == 7
     assert [row.step for row in outcome.state.history] == [5, 7]
     assert outcome.state.history[-1].epoch == pytest.approx(1.4)
@@ -309,7 +318,7 @@ def test_a_time_budget_leaves_a_curve_and_ends(
 ) -> None:
     ticks = itertools.count(0, 0.05)  # seconds; another tick each time that the loop looks at the clock
     monkeypatch.setattr("convatlas.training.fit.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    outcome = fit(lenet(), dataset, preprocessing, RECIPE.updated(time_budget=5), tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, RECIPE.updated(time_budget=5), tmp_path)
     assert 5 <= outcome.state.seconds < 5.2  # the last validation comes on top
     assert len(outcome.state.history) >= 6
     assert outcome.state.history[-1].learning_rate < 0.05 * 0.1  # the schedule is driven by the time that is used up
@@ -319,7 +328,7 @@ def test_patience_stops_early_and_the_best_weights_stay(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
     recipe = RECIPE.updated(epochs=50, learning_rate=1e-30, patience=2)  # too small to change a weight
-    outcome = fit(lenet(), dataset, preprocessing, recipe, tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, recipe, tmp_path)
     assert len(outcome.state.history) < 10
     assert outcome.state.since_best == 2
 
@@ -344,13 +353,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(
     with pytest.raises(
         TrainingError, match=r"loss became nan in epoch 2, step \d.*weights of epoch 1 are kept.*learning_rate=0\.005"
     ):
-        fit(Explode(after=7), dataset, preprocessing, RECIPE, tmp_path)
+        fitted(Explode(after=7), dataset, preprocessing, RECIPE, tmp_path)
     assert all(tensor.isfinite().all() for tensor in last_weights(tmp_path).values())
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "model.safetensors").values())
 
 
 def test_averaged_weights_are_the_ones_kept(dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path) -> None:
-    fit(lenet(), dataset, preprocessing, RECIPE.updated(ema_decay=0.5, epochs=1), tmp_path)
+    fitted(lenet(), dataset, preprocessing, RECIPE.updated(ema_decay=0.5, epochs=1), tmp_path)
     tensors = last_weights(tmp_path)
     best = load_file(tmp_path / "model.safetensors")
     for name, tensor in best.items():
@@ -361,10 +370,10 @@ def test_averaged_weights_are_the_ones_kept(dataset: Dataset, preprocessing: Pre
 def test_a_checkpoint_of_another_network_is_refused(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    fit(lenet(), dataset, preprocessing, RECIPE.updated(epochs=1), tmp_path)
+    fitted(lenet(), dataset, preprocessing, RECIPE.updated(epochs=1), tmp_path)
     other = nn.Sequential(nn.Flatten(), nn.Linear(144, 2))
     with pytest.raises(RunError, match="does not fit this network"):
-        fit(other, dataset, preprocessing, RECIPE, tmp_path, resume=True)
+        fitted(other, dataset, preprocessing, RECIPE, tmp_path, resume=True)
 
 
 class Listener(Silent):
@@ -388,7 +397,7 @@ def test_a_network_of_zeros_is_diagnosed_before_and_after_the_first_epoch(
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     listener = Listener()
-    outcome = fit(model, dataset, preprocessing, RECIPE.updated(epochs=12), tmp_path, watch=listener)
+    outcome = fitted(model, dataset, preprocessing, RECIPE.updated(epochs=12), tmp_path, watch=listener)
     assert "same weights" in listener.findings[0]
     assert "ln 2 = 0.693" in listener.findings[1]
     assert outcome.state.findings == listener.findings
@@ -401,6 +410,6 @@ def test_precisions_and_losses_train(
     precision: str, loss: str, rate: float, dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
     recipe = RECIPE.updated(precision=precision, loss=loss, epochs=12, learning_rate=rate)
-    outcome = fit(lenet(), dataset, preprocessing, recipe, tmp_path)
+    outcome = fitted(lenet(), dataset, preprocessing, recipe, tmp_path)
     assert outcome.state.best is not None
-    assert outcome.state.best.validation_accuracy > 0.85
+    assert outcome.state.best.validation["accuracy"] > 0.85

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from convatlas.acceleration import Acceleration
     from convatlas.assessment import EvaluationReport
-    from convatlas.runs import Prediction, Run
+    from convatlas.runs import Run
+    from convatlas.tasks.classify.task import Prediction
 
 MOST_CLASSES_SHOWN = 20
 INTERRUPTED = 130

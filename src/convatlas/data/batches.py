@@ -26,14 +26,14 @@ ORDER, AUGMENTATION = 1, 2  # streams of random numbers: the same key gives each
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch: float32 [n, C, s, s], channels last, and int64 [n].
+    """One process's share of a batch: images float32 [n, C, s, s], channels last, and their labels int64 [n].
 
     ``global_size`` is the number of images that all processes together have in it. With ten crops, images are
     [n, 10, C, s, s].
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     global_size: int
 
 
@@ -51,7 +51,7 @@ class Batches:
 
     >>> batches = Batches(dataset.train, preprocessing, 128, augmentation=[Flip()], shuffle=True)   # doctest: +SKIP
     >>> for batch in batches.epoch(0):   # doctest: +SKIP
-    ...     loss = cross_entropy(model(batch.images), batch.labels)
+    ...     loss = cross_entropy(model(batch.inputs), batch.targets)
 
     Args:
         array: the images.
@@ -86,6 +86,12 @@ class Batches:
         self._place = place or Place(torch.device("cpu"))
         self._device = self._place.device
         self._view = preprocessing.ten_crops if ten_crop else preprocessing.normalize
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """[N, C, s, s] of the largest share of a batch that a process has."""
+        share = -(-min(self._batch_size, len(self._array)) // self._place.world)
+        return share, self._preprocessing.channels, self._preprocessing.crop, self._preprocessing.crop
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -1,6 +1,7 @@
 """A run as one HTML file that needs nothing else: no network, no scripts, light and dark, paper and phone.
 
-The layout and the words are in ``run.html.jinja``; here the record is turned into what the template shows.
+The layout and the words are in ``run.html.jinja`` and in a template for each task; here the record is turned into what
+they show.
 """
 
 from __future__ import annotations
@@ -39,14 +40,21 @@ def render_run(record: RunRecord) -> str:
     Names of classes, files and settings are escaped: a folder called ``<script>`` is shown, not run. The same record
     gives the same bytes.
     """
-    template = _environment().get_template("run.html.jinja")
-    return template.render(
-        run=record,
-        curves=_curves(record["history"], record["best"]["epoch"] if record["best"] else None),
-        matrix=_matrix(record["test"]) if record["test"] else None,
-        mistakes=most_confused(record["test"]["confusion"], record["test"]["classes"]) if record["test"] else [],
-        commands=_commands(record),
-    )
+    template = _environment().get_template(f"{record['task']}.html.jinja")
+    return template.render(run=record, commands=_commands(record), **_OF_TASK[record["task"]](record))
+
+
+def _of_classification(record: RunRecord) -> dict[str, Any]:
+    """What ``classify.html.jinja`` shows besides the record itself."""
+    test, best = record["test"], record["best"]
+    return {
+        "curves": _curves(record["history"], best["epoch"] if best else None),
+        "matrix": _matrix(test) if test else None,
+        "mistakes": most_confused(test["confusion"], test["classes"]) if test else [],
+    }
+
+
+_OF_TASK = {"classify": _of_classification}
 
 
 def _environment() -> Environment:

@@ -38,7 +38,7 @@ class ClassScoreRecord(TypedDict):
 
 
 class EvaluationRecord(TypedDict):
-    """What ``convatlas.training.metrics.Evaluation.to_dict`` writes."""
+    """What ``convatlas.tasks.classify.metrics.Evaluation.to_dict`` writes."""
 
     n: int
     correct: int
@@ -77,6 +77,7 @@ class DataRecord(TypedDict):
 class RunRecord(TypedDict):
     """A whole run, ready to be rendered by :func:`convatlas.reports.page.render_run`."""
 
+    task: str  # "classify"
     title: str
     run_path: str
     model: ModelRecord

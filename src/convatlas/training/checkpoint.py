@@ -30,10 +30,9 @@ STATE = "state.json"
 
 @dataclass
 class Tally:
-    """Sums over the training steps since the last validation."""
+    """Sums over the training steps since the last validation: of the task's columns by name, of images and seconds."""
 
-    loss: float = 0.0
-    correct: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
     images: int = 0
     seconds: float = 0.0
 
@@ -79,7 +78,7 @@ def save(directory: Path, state: TrainingState, weights: Mapping[str, Tensor], o
     written = {kind: f"{name}-{state.total_steps:08d}.safetensors" for kind, name in _KINDS.items()}
     save_weights(directory / written["weights"], weights)
     save_weights(directory / written["optimizer"], optimizer)
-    files.write_json(directory / STATE, {"files": written} | asdict(state))
+    files.write_json(directory / STATE, {"files": written} | _content_of(state))
     for name in _KINDS.values():
         for path in directory.glob(f"{name}-*.safetensors"):
             if path.name not in written.values():
@@ -154,11 +153,24 @@ def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
+def _content_of(state: TrainingState) -> dict[str, Any]:
+    return asdict(state) | {
+        "best": state.best.flat() if state.best else None,
+        "history": [row.flat() for row in state.history],
+    }
+
+
 def _state_from(content: dict[str, Any]) -> TrainingState:
     best = content.pop("best")
     return TrainingState(
-        best=HistoryRow(**best) if best else None,
-        history=[HistoryRow(**row) for row in content.pop("history")],
-        tally=Tally(**content.pop("tally")),
+        best=HistoryRow.from_flat(best) if best else None,
+        history=[HistoryRow.from_flat(row) for row in content.pop("history")],
+        tally=_tally_from(content.pop("tally")),
         **content,
     )
+
+
+def _tally_from(content: dict[str, Any]) -> Tally:
+    if "sums" not in content:  # as written while classification was all there was
+        content["sums"] = {"loss": content.pop("loss"), "accuracy": content.pop("correct")}
+    return Tally(**content)

@@ -1,45 +1,25 @@
-"""Shows labelled images to a network once and counts what it got right."""
+"""Shows examples to a network once and lets the task judge what it makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from convatlas.data.batches import Batches
-from convatlas.training.metrics import Evaluation, EvaluationCounter
+from convatlas.tasks.contract import Batches, Judge, Task
 
 
 @torch.inference_mode()
-def count(model: nn.Module, batches: Batches, classes: Sequence[str]) -> EvaluationCounter:
-    """Counts over one pass of ``batches``: over this process's share of it, where there are several."""
-    was_training = model.training
-    model.eval()
-    counter = EvaluationCounter(classes)
+def judged(network: nn.Module, batches: Batches, task: Task) -> Judge:
+    """A judge after one pass of ``batches``: over this process's share of it, where there are several.
+
+    >>> batches = Batches(dataset.test, preprocessing, 256)  # doctest: +SKIP
+    >>> judged(network, batches, Classification(dataset.classes)).result().accuracy  # doctest: +SKIP
+    0.9021
+    """
+    was_training = network.training
+    network.eval()
+    judge = task.judge()
     for batch in batches.epoch(0):
-        counter.add(batch.labels.cpu().numpy(), logits_of(model, batch.images).float().cpu().numpy())
-    model.train(was_training)
-    return counter
-
-
-def evaluate(model: nn.Module, batches: Batches, classes: Sequence[str]) -> Evaluation:
-    """Accuracy, top-k, loss and confusions of a network on every image of ``batches``.
-
-    >>> evaluation = evaluate(model, Batches(dataset.test, preprocessing, 256), dataset.classes)  # doctest: +SKIP
-    """
-    return count(model, batches, classes).result()
-
-
-def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits [N, classes] of images [N, C, H, W], or of several crops each, [N, crops, C, H, W].
-
-    Crops are averaged as probabilities, and the logarithm of their mean is returned.
-    Source: Krizhevsky, Sutskever & Hinton 2012, section 4.1.
-    """
-    if images.dim() == 4:
-        logits: Tensor = model(images)
-        return logits
-    crops = images.shape[1]
-    probabilities = model(images.flatten(0, 1)).softmax(dim=1).unflatten(0, (-1, crops))
-    return torch.as_tensor(probabilities.mean(dim=1).clamp_min(torch.finfo(probabilities.dtype).tiny).log())
+        judge.add(task.outputs(network, batch.inputs), batch)
+    network.train(was_training)
+    return judge

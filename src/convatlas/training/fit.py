@@ -15,21 +15,19 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from convatlas.acceleration import EngineCard
-from convatlas.data.batches import Batches, Place
-from convatlas.data.dataset import Dataset
-from convatlas.data.preprocessing import Preprocessing
-from convatlas.training import health
+from convatlas.tasks.contract import Evaluation, Task
 from convatlas.training.checkpoint import Tally, TrainingState
-from convatlas.training.evaluate import count
+from convatlas.training.evaluate import judged
+from convatlas.training.feed import Feed
 from convatlas.training.history import HistoryRow, TensorBoardLog, write_csv
 from convatlas.training.interrupt import StopRequest, stop_on_signal
-from convatlas.training.learner import AGREE_EVERY, Learner, batch_shape
-from convatlas.training.metrics import Evaluation, EvaluationCounter
+from convatlas.training.learner import AGREE_EVERY, Learner
 from convatlas.training.plan import Plan
 from convatlas.training.progress import REDRAW_EVERY, Silent, StepReport, Watch
 from convatlas.training.recipe import Recipe
 from convatlas.training.schedules import learning_rate
 
+STEPS_TO_START = 50  # that any healthy training needs at most to become better than guessing
 CHECKPOINT_EVERY = 300.0  # seconds: the most work that a kill within a long epoch can cost
 
 
@@ -43,8 +41,8 @@ class Outcome:
 
 def fit(
     model: nn.Module,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
+    task: Task,
+    feed: Feed,
     recipe: Recipe,
     directory: Path,
     *,
@@ -54,14 +52,16 @@ def fit(
 ) -> Outcome:
     """Train a network, keeping in ``directory`` the best weights by validation and a checkpoint to resume from.
 
-    >>> outcome = fit(model, dataset, preprocessing, load_recipe("lenet"), Path("runs/mine"))  # doctest: +SKIP
-    >>> outcome.state.best.validation_accuracy  # doctest: +SKIP
+    >>> recipe = load_recipe("lenet")
+    >>> feed = Feed.of_images(dataset, preprocessing, recipe)  # doctest: +SKIP
+    >>> outcome = fit(model, Classification(dataset.classes), feed, recipe, Path("runs/mine"))  # doctest: +SKIP
+    >>> outcome.state.best.validation["accuracy"]  # doctest: +SKIP
     0.985
 
     ``engine`` is what runs the network, PyTorch when left out. A training that is resumed ends with the weights of one
     that never stopped if it is given the same one.
 
-    Writes ``model.safetensors`` (best by validation accuracy, then loss), the checkpoint, ``history.csv`` and
+    Writes ``model.safetensors`` (best by what the task says of the validation), the checkpoint, ``history.csv`` and
     ``tensorboard/``. The caller's random state is left as it was.
 
     Raises:
@@ -72,42 +72,22 @@ def fit(
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop:
-        shape = batch_shape(recipe, dataset, preprocessing)
-        learner = Learner(model, recipe, engine or EngineCard(), shape)
-        training = _Training(learner, dataset, preprocessing, recipe, directory, watch or Silent())
+        learner = Learner(model, task, recipe, engine or EngineCard(), feed.train.shape)
+        training = _Training(learner, feed, directory, watch or Silent())
         return training.run(stop, resume=resume)
 
 
 class _Training:
-    def __init__(
-        self,
-        learner: Learner,
-        dataset: Dataset,
-        preprocessing: Preprocessing,
-        recipe: Recipe,
-        directory: Path,
-        watch: Watch,
-    ) -> None:
-        self.recipe, self.directory = recipe, directory
-        self.classes = dataset.classes
-        self.learner = learner
+    def __init__(self, learner: Learner, feed: Feed, directory: Path, watch: Watch) -> None:
+        self.learner, self.feed, self.directory = learner, feed, directory
+        self.task, self.recipe = learner.task, learner.recipe
         self.watch = watch if self.learner.is_main else Silent()
-        place = Place(self.learner.accelerator.device, self.learner.rank, self.learner.world)
-        self.train = Batches(
-            dataset.train,
-            preprocessing,
-            recipe.batch_size,
-            augmentation=recipe.augmentation,
-            shuffle=True,
-            seed=recipe.seed,
-            place=place,
-        )
-        self.validation = Batches(dataset.validation, preprocessing, preprocessing.evaluation_batch, place=place)
-        self.plan = Plan(recipe, len(self.train))
+        self.plan = Plan(self.recipe, len(feed.train))
         self.tensorboard = TensorBoardLog(directory / "tensorboard")
 
     def run(self, stop: StopRequest, *, resume: bool) -> Outcome:
         state = self.learner.restore(self.directory) if resume else self._first_state()
+        self.watch.task(self.task)
         for finding in state.findings:
             self.watch.finding(finding)
         began = (self.plan.progress(state), state.seconds)
@@ -131,7 +111,7 @@ class _Training:
         sums = self.learner.sums(state.tally)
         clock, before, shown = _Clock(state.seconds), state.tally.seconds, 0.0
         stopping = False
-        for batch in self.train.epoch(state.epoch, start=state.step):
+        for batch in self.feed.train.epoch(state.epoch, start=state.step):
             rate = learning_rate(self.recipe, self.plan.progress(state), state.epoch)
             sums += self.learner.step(batch, rate, state.epoch, state.step)
             state.step += 1
@@ -150,9 +130,9 @@ class _Training:
                 break
         state.seconds, stopping = self.learner.agree(clock.now(), stop.requested)
         state.tally.seconds = before + state.seconds - clock.start
-        state.tally.loss, state.tally.correct = self.learner.total(sums)
-        self.learner.refuse_non_finite(state.tally.loss, state, rate)
-        if state.step == len(self.train):
+        state.tally.sums = self.learner.total(sums)
+        self.learner.refuse_non_finite(state.tally.sums[self.task.columns[0].name], state, rate)
+        if state.step == len(self.feed.train):
             state.epoch, state.step = state.epoch + 1, 0
         return stopping
 
@@ -163,7 +143,7 @@ class _Training:
         state.seconds, _ = self.learner.agree(clock.now(), False)
         state.validation_seconds = state.seconds - clock.start
         row = self._row(state, evaluation)
-        is_best = state.best is None or _merit(row) > _merit(state.best)
+        is_best = state.best is None or self._merit(row) > self._merit(state.best)
         state.best = row if is_best else state.best
         state.since_best = 0 if is_best else state.since_best + 1
         state.tally = Tally()
@@ -176,12 +156,15 @@ class _Training:
         self.watch.row(row, is_best)
 
     def _write_history(self, state: TrainingState) -> None:
-        if self.learner.is_main:
+        if self.learner.is_main and state.history:
             write_csv(self.directory / "history.csv", state.history)
 
     def _evaluate(self) -> Evaluation:
-        counter = count(self.learner.judging_model, self.validation, self.classes)
-        return EvaluationCounter.merged(gather_object([counter])).result()
+        judge = judged(self.learner.judging_model, self.feed.validation, self.task)
+        return type(judge).merged(gather_object([judge])).result()
+
+    def _merit(self, row: HistoryRow) -> tuple[float, ...]:
+        return self.task.merit(row.validation)
 
     def _row(self, state: TrainingState, evaluation: Evaluation) -> HistoryRow:
         return HistoryRow(
@@ -189,10 +172,8 @@ class _Training:
             step=state.total_steps,
             seconds=round(state.seconds, 2),
             learning_rate=float(self.learner.optimizer.param_groups[0]["lr"]),
-            train_loss=state.tally.loss / state.tally.images,
-            train_accuracy=state.tally.correct / state.tally.images,
-            validation_loss=evaluation.loss,
-            validation_accuracy=evaluation.accuracy,
+            train={name: total / state.tally.images for name, total in state.tally.sums.items()},
+            validation=dict(evaluation.figures),
             images_per_second=round(state.tally.images / state.tally.seconds, 1),
         )
 
@@ -202,8 +183,7 @@ class _Training:
             StepReport(
                 progress=self.plan.progress(state),
                 epoch=state.epoch,
-                loss=sums[0] / images,
-                accuracy=sums[1] / images,
+                figures={column.name: total / images for column, total in zip(self.task.columns, sums, strict=True)},
                 images_per_second=state.tally.images / max(state.tally.seconds, 1e-9),
                 seconds_left=self.plan.seconds_left(state, began),
             )
@@ -211,15 +191,14 @@ class _Training:
 
     def _first_state(self) -> TrainingState:
         state = TrainingState(world=self.learner.world)
-        self._note(state, health.symmetry_finding(self.learner.bare_model, len(self.classes)), announce=False)
+        self._note(state, self.task.finding_before(self.learner.bare_model), announce=False)
         return state
 
     def _check_progress(self, state: TrainingState, row: HistoryRow) -> None:
         """Once, after the first steps that ought to have shown something, ask whether the network learns at all."""
         steps_before = state.history[-2].step if len(state.history) > 1 else 0
-        is_first_to_tell = steps_before < health.STEPS_TO_START <= row.step
-        if is_first_to_tell and self.recipe.loss == "cross_entropy":
-            self._note(state, health.stuck_finding(row.train_loss, len(self.classes), self.recipe.learning_rate))
+        if steps_before < STEPS_TO_START <= row.step:
+            self._note(state, self.task.finding_after_start(row.train, self.recipe.learning_rate))
 
     def _note(self, state: TrainingState, finding: str | None, *, announce: bool = True) -> None:
         if finding is None:
@@ -238,7 +217,3 @@ class _Clock:
 
     def now(self) -> float:
         return self.start + time.perf_counter() - self._began
-
-
-def _merit(row: HistoryRow) -> tuple[float, float]:
-    return row.validation_accuracy, -row.validation_loss

@@ -4,57 +4,86 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convatlas import files
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+TRAIN, VALIDATION = "train_", "validation_"  # before the names of their figures
+
 
 @dataclass(frozen=True)
 class HistoryRow:
     """What was known at one validation.
 
-    ``epoch`` counts passes over the training images and may be fractional; losses are nats per image; accuracies are
-    shares; training figures are means over the steps since the row before, with dropout and augmentation on.
+    ``epoch`` counts passes over the training images and may be fractional. ``train`` and ``validation`` hold the task's
+    figures by name; those of training are means over the steps since the row before, with dropout and augmentation on.
     """
 
     epoch: float
     step: int
     seconds: float
     learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    train: dict[str, float]
+    validation: dict[str, float]
     images_per_second: float
 
+    def flat(self) -> dict[str, float]:
+        """One value a column, as files have them: ``train_loss``, ``validation_loss`` and so on.
 
-COLUMNS = tuple(field.name for field in fields(HistoryRow))
+        >>> list(HistoryRow(1.0, 10, 2.5, 0.1, {"loss": 1.5}, {"loss": 1.2}, 100.0).flat())[4:6]
+        ['train_loss', 'validation_loss']
+        """
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "learning_rate": self.learning_rate,
+            **{f"{TRAIN}{name}": value for name, value in self.train.items()},
+            **{f"{VALIDATION}{name}": value for name, value in self.validation.items()},
+            "images_per_second": self.images_per_second,
+        }
+
+    @classmethod
+    def from_flat(cls, columns: Mapping[str, Any]) -> HistoryRow:
+        """The row that ``flat`` wrote, from numbers or their texts.
+
+        Raises:
+            KeyError, ValueError: a column is missing, or is no number.
+        """
+        return cls(
+            epoch=float(columns["epoch"]),
+            step=int(columns["step"]),
+            seconds=float(columns["seconds"]),
+            learning_rate=float(columns["learning_rate"]),
+            train=_below(TRAIN, columns),
+            validation=_below(VALIDATION, columns),
+            images_per_second=float(columns["images_per_second"]),
+        )
 
 
 def write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:
-    """Replace the CSV file atomically with a header and one line a row."""
+    """Replace the CSV file atomically with a header and one line a row, of which there is one at least."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0].flat(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(row.flat() for row in rows)
     files.write_text(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[HistoryRow]:
     """The rows of a history file, oldest first."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [_row_from(row) for row in csv.DictReader(file)]
+        return [HistoryRow.from_flat(row) for row in csv.DictReader(file)]
 
 
-def _row_from(texts: dict[str, str]) -> HistoryRow:
-    step = int(texts.pop("step"))
-    return HistoryRow(step=step, **{name: float(text) for name, text in texts.items()})
+def _below(prefix: str, columns: Mapping[str, Any]) -> dict[str, float]:
+    return {name.removeprefix(prefix): float(value) for name, value in columns.items() if name.startswith(prefix)}
 
 
 class TensorBoardLog:
@@ -90,10 +119,8 @@ class TensorBoardLog:
 
 def _scalars(row: HistoryRow) -> dict[str, float]:
     return {
-        "loss/train": row.train_loss,
-        "loss/validation": row.validation_loss,
-        "accuracy/train": row.train_accuracy,
-        "accuracy/validation": row.validation_accuracy,
+        **{f"{name}/train": value for name, value in row.train.items()},
+        **{f"{name}/validation": value for name, value in row.validation.items()},
         "learning_rate": row.learning_rate,
         "images_per_second": row.images_per_second,
         "epoch": row.epoch,

@@ -11,14 +11,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convatlas.acceleration import EngineCard, as_recorded
-from convatlas.data.batches import Batch
-from convatlas.data.dataset import Dataset
-from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RecipeError, RunError, TrainingError
+from convatlas.tasks.contract import Batch, Task
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.optimizers import build_optimizer
@@ -39,12 +36,16 @@ class Learner:
 
     Args:
         model: a network, in training mode.
+        task: what its outputs mean.
         recipe: how it is trained.
         engine: what runs it.
-        shape: of a process's share of a batch, [N, C, H, W].
+        shape: of a process's share of a batch, [N, ...].
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, engine: EngineCard, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: nn.Module, task: Task, recipe: Recipe, engine: EngineCard, shape: tuple[int, ...]
+    ) -> None:
+        self.task = task
         self.recipe = recipe
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
@@ -81,39 +82,31 @@ class Learner:
         return self.average.module if self.average is not None else self.bare_model
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
-        """One optimiser step; returns float64 [2]: this process's summed loss, and its number of right answers.
-
-        Both are of the network's own logits: a loss with those of auxiliary heads in it could not be compared with the
-        validation's, nor with that of guessing.
-        """
+        """One optimiser step; returns this process's sums over the batch, one of each of the task's columns."""
         torch.manual_seed(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        output = self.model(batch.images)
-        # a network with auxiliary heads returns their logits beside its own, and what their losses count
-        logits, auxiliary, weight = (output, (), 0.0) if isinstance(output, Tensor) else output
-        loss = self._summed_loss(logits, batch.labels)
-        objective = sum((weight * self._summed_loss(head, batch.labels) for head in auxiliary), start=loss)
+        made = self.task.objective(self.model(batch.inputs), batch)
         # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
-        self.accelerator.backward(objective / batch.global_size * self.world)
+        self.accelerator.backward(made.objective / batch.global_size * self.world)
         if self.recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.bare_model)
-        right = (logits.argmax(dim=1) == batch.labels).sum()
-        return torch.stack([loss.detach().to(self._sum_dtype), right.to(self._sum_dtype)])
+        return torch.stack([tally.detach().to(self._sum_dtype) for tally in made.tallies])
 
     def sums(self, tally: Tally) -> Tensor:
         """A tally as a tensor on the device, to be added to without waiting for the device."""
-        own = [tally.loss, tally.correct] if self.accelerator.is_main_process else [0.0, 0.0]
+        is_main = self.accelerator.is_main_process
+        own = [tally.sums.get(column.name, 0.0) if is_main else 0.0 for column in self.task.columns]
         return torch.tensor(own, dtype=self._sum_dtype, device=self.accelerator.device)
 
-    def total(self, sums: Tensor) -> tuple[float, int]:
-        """Summed loss and right answers over all processes."""
-        loss, correct = self.accelerator.reduce(sums.clone(), reduction="sum").tolist()
-        return loss, round(correct)
+    def total(self, sums: Tensor) -> dict[str, float]:
+        """The sums of all processes, by the names of the task's columns."""
+        totals = self.accelerator.reduce(sums.clone(), reduction="sum").tolist()
+        return {column.name: total for column, total in zip(self.task.columns, totals, strict=True)}
 
     def share_buffers(self) -> None:
         """Give every process the first one's running statistics, so that what is validated is what is kept."""
@@ -182,14 +175,6 @@ class Learner:
     def _sum_dtype(self) -> torch.dtype:
         return torch.float32 if self.accelerator.device.type == "mps" else torch.float64  # MPS has no float64
 
-    def _summed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.recipe.loss == "mse":
-            targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-            return functional.mse_loss(logits, targets, reduction="none").mean(dim=1).sum()
-        return functional.cross_entropy(
-            logits.float(), labels, reduction="sum", label_smoothing=self.recipe.label_smoothing
-        )
-
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"model.{name}": tensor for name, tensor in self.bare_model.state_dict().items()}
         if self.average is not None:
@@ -210,12 +195,6 @@ def needs_torch(recipe: Recipe) -> str | None:
     if recipe.precision not in ("auto", "float32"):
         return f"the recipe asks for {recipe.precision}"
     return None
-
-
-def batch_shape(recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    """[N, C, H, W] of the largest share of a training batch that one process is shown."""
-    share = -(-min(recipe.batch_size, len(dataset.train)) // processes().num_processes)
-    return share, preprocessing.channels, preprocessing.crop, preprocessing.crop
 
 
 def _accelerator(precision: str) -> Accelerator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,18 +12,23 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from convatlas.acceleration import Acceleration
+    from convatlas.tasks.contract import Column, Task
 
 REDRAW_EVERY = 0.1  # seconds
+_WIDTHS = {"train": 12, "validation": 16}  # of the loss, which is called "train loss", "validation loss"
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One training step as it is shown: ``progress`` is the share done, ``seconds_left`` None until it can be told."""
+    """One training step as it is shown.
+
+    ``progress`` is the share done, ``figures`` the means of the task's columns, ``seconds_left`` None until it can be
+    told.
+    """
 
     progress: float
     epoch: int
-    loss: float
-    accuracy: float
+    figures: Mapping[str, float]
     images_per_second: float
     seconds_left: float | None
 
@@ -35,6 +41,9 @@ class Watch(Protocol):
 
     def engine(self, acceleration: Acceleration) -> None:
         """Hear what will run the network, before the first step."""
+
+    def task(self, task: Task) -> None:
+        """Hear what is learnt, before the first step."""
 
     def step(self, report: StepReport) -> None:
         """Hear of each training step."""
@@ -56,6 +65,9 @@ class Silent:
         """Ignore."""
 
     def engine(self, acceleration: Acceleration) -> None:
+        """Ignore."""
+
+    def task(self, task: Task) -> None:
         """Ignore."""
 
     def step(self, report: StepReport) -> None:
@@ -82,6 +94,7 @@ class RichWatch:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._drawn_header = False
+        self._columns: tuple[Column, ...] = ()
 
     def decoding(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -96,14 +109,19 @@ class RichWatch:
         text = acceleration.explained() if self._explain else f"engine  {acceleration}"
         progress.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
+    def task(self, task: Task) -> None:
+        """Remember which figures there will be."""
+        self._columns = task.columns
+
     def step(self, report: StepReport) -> None:
         """Move the bar."""
         progress, task = self._bar()
+        figures = "  ".join(f"{column.name} {column.short(report.figures[column.name])}" for column in self._columns)
         progress.update(
             task,
             completed=report.progress,
             description=f"epoch {report.epoch + 1}",
-            figures=f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  {report.images_per_second:,.0f} images/s",
+            figures=f"{figures}  {report.images_per_second:,.0f} images/s",
             left=_clock(report.seconds_left),
         )
 
@@ -111,14 +129,10 @@ class RichWatch:
         """Print the figures of a validation; a star marks the best so far."""
         progress, _ = self._bar()
         if not self._drawn_header:
-            progress.console.print(
-                "[dim] epoch   train loss  accuracy  validation loss  accuracy   images/s    time[/]"
-            )
+            progress.console.print(f"[dim]{_header(self._columns)}[/]")
             self._drawn_header = True
         progress.console.print(
-            f"{row.epoch:6.2f} {row.train_loss:12.4f} {row.train_accuracy:9.2%} {row.validation_loss:16.4f} "
-            f"{row.validation_accuracy:9.2%} {row.images_per_second:10,.0f} {_clock(row.seconds):>7}"
-            + ("  [green]★[/]" if is_best else ""),
+            _line(row, self._columns) + ("  [green]★[/]" if is_best else ""),
             highlight=False,
         )
 
@@ -149,6 +163,27 @@ class RichWatch:
             if self._progress.console.is_terminal:
                 self._progress.start()
         return self._progress, self._task
+
+
+def _header(columns: Sequence[Column]) -> str:
+    figures = [*_titles("train", columns), *_titles("validation", columns)]
+    return " ".join([f"{'epoch':>6}", *figures, f"{'images/s':>10}", f"{'time':>7}"])
+
+
+def _titles(part: str, columns: Sequence[Column]) -> list[str]:
+    """The loss is called by whose it is; the figures beside it are of the same part."""
+    first, *others = columns
+    return [f"{f'{part} {first.name}':>{_WIDTHS[part]}}", *(f"{column.name:>9}" for column in others)]
+
+
+def _line(row: HistoryRow, columns: Sequence[Column]) -> str:
+    figures = [*_texts("train", row.train, columns), *_texts("validation", row.validation, columns)]
+    return " ".join([f"{row.epoch:6.2f}", *figures, f"{row.images_per_second:10,.0f}", f"{_clock(row.seconds):>7}"])
+
+
+def _texts(part: str, figures: Mapping[str, float], columns: Sequence[Column]) -> list[str]:
+    first, *others = (column.text(figures[column.name]) for column in columns)
+    return [f"{first:>{_WIDTHS[part]}}", *(f"{text:>9}" for text in others)]
 
 
 def _clock(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Names the reason when a training cannot work, instead of leaving a person with a flat curve."""
+"""Names the reason when a classifier cannot learn, instead of leaving a person with a flat curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import torch
 from torch import nn
 
-STEPS_TO_START = 50  # steps that any healthy training needs at most to leave the loss of guessing
 STUCK_WITHIN = 0.01  # share of ln(classes) that a loss may lie below guessing and still count as not started
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
 from convatlas.errors import DataError, TrainingError
-from convatlas.training.metrics import (
+from convatlas.tasks.classify.metrics import (
     Evaluation,
     EvaluationCounter,
     class_scores,

@@ -79,6 +79,11 @@ class Evaluation:
         """One score a class, in the order of ``classes``."""
         return class_scores(self.confusion, self.classes)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """Loss and accuracy."""
+        return {"loss": self.loss, "accuracy": self.accuracy}
+
     def summary(self) -> dict[str, Any]:
         """The figures that fit on a line, as plain JSON types."""
         return {

@@ -7,14 +7,14 @@ from torch import nn
 
 from convatlas.layers import initialize
 from convatlas.models import create_model
-from convatlas.training import health
+from convatlas.tasks.classify import findings
 
 
 def test_zero_filters_are_named() -> None:
     model = create_model("cnn5_cifar", seed=0)
-    assert health.symmetry_finding(model, 10) is None
+    assert findings.symmetry_finding(model, 10) is None
     initialize(model, "zeros")
-    finding = health.symmetry_finding(model, 10)
+    finding = findings.symmetry_finding(model, 10)
     assert finding is not None
     assert "features." in finding
     assert "he_normal" in finding
@@ -23,14 +23,14 @@ def test_zero_filters_are_named() -> None:
 def test_one_constant_layer_among_healthy_ones_is_found() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2))
     nn.init.constant_(model[1].weight, 0.1)
-    assert health.symmetric_layers(model) == ["1"]
+    assert findings.symmetric_layers(model) == ["1"]
 
 
 def test_an_output_layer_of_zeros_can_learn_and_is_no_finding() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight)
-    assert health.symmetric_layers(model) == ["1"]
-    assert health.symmetry_finding(model, classes=2) is None
+    assert findings.symmetric_layers(model) == ["1"]
+    assert findings.symmetry_finding(model, classes=2) is None
 
 
 def test_symmetry_really_stops_learning() -> None:
@@ -51,8 +51,8 @@ def test_symmetry_really_stops_learning() -> None:
 
 
 def test_the_loss_of_guessing_is_called_by_its_name() -> None:
-    finding = health.stuck_finding(math.log(10), classes=10, learning_rate=0.5)
+    finding = findings.stuck_finding(math.log(10), classes=10, learning_rate=0.5)
     assert finding is not None
     assert "ln 10 = 2.303" in finding
     assert "0.5" in finding
-    assert health.stuck_finding(2.2, classes=10, learning_rate=0.5) is None
+    assert findings.stuck_finding(2.2, classes=10, learning_rate=0.5) is None

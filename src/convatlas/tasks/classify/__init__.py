@@ -1,0 +1,1 @@
+"""Images that have one class each; ``metrics`` needs no torch."""

@@ -1,0 +1,43 @@
+"""What a training is shown: batches to learn from, and batches to choose the best weights by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from convatlas.data.batches import Batches as ImageBatches
+from convatlas.data.batches import Place
+from convatlas.data.dataset import Dataset
+from convatlas.data.preprocessing import Preprocessing
+from convatlas.tasks.contract import Batches
+from convatlas.training.processes import processes
+from convatlas.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The batches of a training, on this process's device; the validation's are never shuffled or augmented.
+
+    >>> feed = Feed.of_images(dataset, preprocessing, load_recipe("lenet"))  # doctest: +SKIP
+    >>> feed.train.shape  # doctest: +SKIP
+    (128, 1, 28, 28)
+    """
+
+    train: Batches
+    validation: Batches
+
+    @classmethod
+    def of_images(cls, dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Self:
+        """The images of a data set, as a recipe wants them; nothing is read before the first batch."""
+        here = processes()
+        place = Place(here.device, here.process_index, here.num_processes)
+        train = ImageBatches(
+            dataset.train,
+            preprocessing,
+            recipe.batch_size,
+            augmentation=recipe.augmentation,
+            shuffle=True,
+            seed=recipe.seed,
+            place=place,
+        )
+        return cls(train, ImageBatches(dataset.validation, preprocessing, preprocessing.evaluation_batch, place=place))
