@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from convatlas.errors import unknown_name
 
@@ -33,7 +33,7 @@ class EngineCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["convatlas", "torch"] = "torch"
-    choices: dict[str, str] = {}
+    choices: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=100)]] = {}
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,10 @@ def evaluate(
 
 
 def _memory_limit(memory: str | int | None) -> int | None:
-    if memory is None or isinstance(memory, int):
+    if memory is None or (isinstance(memory, int) and memory > 0):
         return memory
+    if not isinstance(memory, str):
+        raise RecipeError(f"memory is a number of bytes, or an amount such as '8GB'; received {memory!r}")
     from convatlas.memory_budget import parse_memory
 
     return parse_memory(memory)
@@ -286,6 +288,9 @@ def _fit(
             )
         except TrainingError:
             _update(run, status="failed")
+            raise
+        except BaseException:  # a second Ctrl-C, a closed pipe: what a checkpoint holds is not lost
+            _update(run, status="interrupted")
             raise
         state = outcome.state
         _update(run, best=state.best.flat() if state.best else None, findings=tuple(state.findings))

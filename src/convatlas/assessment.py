@@ -25,6 +25,7 @@ from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
 from convatlas.training.processes import main_process_first, processes
 
+EVALUATIONS = "evaluations"
 DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation images, where it has no effect
 
 
@@ -74,7 +75,7 @@ def assess(
     name = f"{chosen.name} ten-crop" if ten_crop else chosen.name
     try:
         if chosen.is_own_test:
-            run.update(test_evaluations=run.card.test_evaluations + 1)
+            run.count_test()
         return _keep(run, evaluation, name, ran_by, tuple(remarks))
     except StorageError as error:
         return EvaluationReport(evaluation, name, ran_by, (*remarks, f"not kept: {error}"), None, None)
@@ -90,7 +91,8 @@ def test_once(run: Run, dataset: Dataset) -> Evaluation | None:
     engine: Engine = "auto" if run.card.engine.name == "convatlas" else "torch"
     evaluation, ran_by = _evaluate(run, dataset.test, ten_crop=False, engine=engine)
     _keep(run, evaluation, f"{dataset.name} test", ran_by)
-    run.update(test=evaluation.summary(), test_evaluations=run.card.test_evaluations + 1)
+    run.count_test()
+    run.update(test=evaluation.summary())
     return evaluation
 
 
@@ -168,8 +170,8 @@ class _Chosen:
 def _images_for(run: Run, data: str | Path | None) -> _Chosen:
     source = _source_of(run, data)
     fingerprint = None
+    _refuse_strange_classes(run, source)
     if data is not None:
-        _refuse_strange_classes(run, source)
         preprocessing, classes = run.card.preprocessing, run.card.classes
         fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
         if fingerprint != run.card.data.fingerprint:
@@ -180,6 +182,13 @@ def _images_for(run: Run, data: str | Path | None) -> _Chosen:
 
 def _own_images(run: Run, dataset: Dataset) -> _Chosen:
     remarks = []
+    if dataset.classes != run.card.classes:
+        missing = [name for name in run.card.classes if name not in dataset.classes]
+        how = f"without {', '.join(missing[:3])}" if missing else "in another order"
+        raise DataError(
+            f"the images in {dataset.location} no longer have the classes of {run.path}: they come {how}. Put them "
+            "back, or name other images with --data"
+        )
     if dataset.fingerprint != run.card.data.fingerprint:
         remarks.append("the images have changed since the training: some of these may have been trained on")
     if dataset.test is not None:
@@ -202,7 +211,9 @@ def _keep(
 ) -> EvaluationReport:
     from convatlas.reports.figures import confusion_figure, save_figure
 
-    stem = run.path / "evaluations" / images.replace(" ", "-")
+    if (run.path / EVALUATIONS).is_symlink():
+        raise StorageError(f"{run.path / EVALUATIONS} is a link, and nothing is written through it")
+    stem = run.path / EVALUATIONS / images.replace(" ", "-")
     record, figure = Path(f"{stem}.json"), Path(f"{stem}.png")
     report = EvaluationReport(evaluation, images, ran_by, remarks, record, figure)
     files.write_text(record, json.dumps(report.to_dict(), ensure_ascii=False))

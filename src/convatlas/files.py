@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from convatlas.errors import StorageError
 
@@ -55,6 +57,43 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file atomically, indented for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse what is no ordinary file, or link to one: a device or a pipe has no end, or waits for ever.
+
+    Raises:
+        OSError: it is not, or is not there.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
+
+
+def read_json(path: Path, *, most_bytes: int) -> Any:
+    """The content of a JSON file that somebody else may have written.
+
+    Raises:
+        OSError: it is not there, is no ordinary file, or cannot be read.
+        ValueError: it is not JSON, or is more, deeper or stranger than anything written here: infinite numbers, lone
+            surrogates.
+    """
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        text = file.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes // 10**6} MB")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds a lone surrogate, which is no character") from error
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number that JSON has")
 
 
 def cache_directory() -> Path:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import secrets
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convatlas import files
 from convatlas.acceleration import Acceleration, Engine, EngineCard, settle
 from convatlas.data.decode import decode_file
-from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.preprocessing import LARGEST_SIDE, Preprocessing
 from convatlas.errors import RunError
 
 if TYPE_CHECKING:
@@ -32,20 +32,33 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # the first had no task: all its runs classify
+BEST = {"epoch", "validation_accuracy", "validation_loss"}  # figures that are printed
 DEFAULT_ROOT = Path("runs")
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+SHOWN = 80  # letters of what cannot be a name
+
+
+MOST_CARD_BYTES = 2**26
+MOST_CLASSES = 100_000  # that a card may ask memory for
+MOST = 10**12  # of images, looks or steps
+
+Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelCard(BaseModel):
     """Which network, and what ``create_model`` needs to build it again."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    name: str
-    num_classes: int
-    in_channels: int
-    image_size: int
+    name: Name
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    in_channels: Annotated[int, Field(ge=1)]
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class DataCard(BaseModel):
@@ -54,41 +67,57 @@ class DataCard(BaseModel):
     ``mirror`` says whether a mirrored image keeps its class.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    name: str
-    location: str
-    fingerprint: str
-    counts: dict[str, int]
-    skipped: tuple[tuple[str, str], ...] = ()
+    name: Name
+    location: Name
+    fingerprint: Name
+    counts: dict[Literal["train", "validation", "test"], Count]
+    skipped: tuple[tuple[Text, Text], ...] = ()
     mirror: bool
-    split_seed: int
-    validation_fraction: float | None
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None
+
+
+class TestSummary(BaseModel):
+    """What ``Evaluation.summary`` says of the test set."""
+
+    model_config = STRICT
+
+    n: Annotated[int, Field(ge=1, le=MOST)]
+    correct: Count
+    accuracy: Share
+    interval: tuple[Share, Share]
+    k: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    top_k_correct: Count
+    top_k_accuracy: Share
+    loss: Annotated[float, Field(ge=0)]
 
 
 class Card(BaseModel):
     """What a run says of itself; ``best``, ``test`` and ``findings`` are filled in as they become known.
 
-    ``engine`` is what trains the network; whoever opens the run may use another.
+    ``engine`` is what trains the network; whoever opens the run may use another. The card may be a stranger's: every
+    value is held against what can be, and what is printed of it is escaped.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     format_version: int = FORMAT_VERSION
     task: Literal["classify"] = "classify"
-    created: str
+    created: Name
     status: Literal["training", "interrupted", "failed", "finished"] = "training"
     model: ModelCard
-    classes: tuple[str, ...]
+    classes: tuple[Name, ...]
     preprocessing: Preprocessing
     recipe: dict[str, Any]
     data: DataCard
     engine: EngineCard = EngineCard()
     best: dict[str, float] | None = None
     test: dict[str, Any] | None = None
-    test_evaluations: int = 0
-    findings: tuple[str, ...] = ()
-    environment: dict[str, str]
+    test_evaluations: Count = 0
+    findings: tuple[Text, ...] = ()
+    environment: dict[str, Text]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -98,6 +127,11 @@ class Card(BaseModel):
             raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
         if self.preprocessing.crop != self.model.image_size:
             raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        missing = BEST - self.best.keys() if self.best is not None else set()
+        if missing:
+            raise ValueError(f"best has no {min(missing)}")
+        if self.test is not None:
+            TestSummary.model_validate(self.test)
         return self
 
 
@@ -136,14 +170,24 @@ class Run:
             RunError: not a run, damaged, or written by a newer convatlas.
         """
         directory = Path(path)
-        if not directory.exists() and (DEFAULT_ROOT / directory).is_dir():
-            directory = DEFAULT_ROOT / directory
+        try:
+            if not directory.exists() and (DEFAULT_ROOT / directory).is_dir():
+                directory = DEFAULT_ROOT / directory
+        except (OSError, ValueError) as error:  # a name too long for any file, or with a zero byte
+            raise RunError(f"{str(path)[:SHOWN]!r} is no directory: {_reason(error)}") from error
         return cls(directory, _read_card(directory))
 
     def update(self, **changes: Any) -> None:
-        """Change fields of the card and write it, atomically."""
+        """Change fields of the card and write it, atomically; what another process has changed since stays changed."""
+        if (self.path / CARD).exists():
+            self.card = _read_card(self.path)
         self.card = self.card.model_copy(update=changes)
         files.write_json(self.path / CARD, self.card.model_dump(mode="json"))
+
+    def count_test(self) -> None:
+        """Say on the card that the test images were shown once more."""
+        self.update()  # somebody else may have shown them meanwhile
+        self.update(test_evaluations=self.card.test_evaluations + 1)
 
     @contextmanager
     def being_written(self) -> Iterator[None]:
@@ -153,7 +197,9 @@ class Run:
             RunError: another process is at it.
         """
         try:
-            lock = (self.path / ".lock").open("w")
+            # Never through a link: in a stranger's run it may lead to a file of this person's.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            lock = os.fdopen(os.open(self.path / ".lock", flags, 0o666), "r+")
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
         with lock:
@@ -206,9 +252,13 @@ class Run:
 
         Raises:
             DataError: a file that is missing or not an image, by name.
+            RunError: ``top`` is no number of classes.
+            TrainingError: the network's outputs are not finite.
         """
         import torch
 
+        if not isinstance(top, int) or top < 1:
+            raise RunError(f"top is how many classes to name, 1 or more; received {top!r}")
         paths = [images] if isinstance(images, str | Path) else list(images)
         preprocessing = self.card.preprocessing
         size = preprocessing.evaluation_batch
@@ -227,22 +277,22 @@ class Run:
         return predictions
 
     def _load_model(self) -> Classifier:
-        from safetensors.torch import load_file
-
         from convatlas.models import outline_model
+        from convatlas.tensors import matched, read_tensors
 
         weights = self.path / WEIGHTS
-        if not weights.is_file():
+        model = outline_model(**self.card.model.model_dump())
+        try:
+            model.load_state_dict(matched(read_tensors(weights), model.state_dict()), assign=True)
+        except FileNotFoundError as error:
             raise RunError(
                 f"{self.path} has no weights yet: it was stopped before its first validation. "
                 f"Go on with convatlas train --resume {self.path}"
-            )
-        model = outline_model(**self.card.model.model_dump())
-        try:
-            model.load_state_dict(load_file(weights), assign=True)
-        except Exception as error:  # safetensors and torch raise several types; the person needs one line
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{weights} does not hold the weights of {self.card.model.name}: {reason}") from error
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{weights} does not hold the weights of {self.card.model.name}: {_reason(error)}"
+            ) from error
         return model.eval()
 
 
@@ -273,8 +323,6 @@ def list_runs(root: Path = DEFAULT_ROOT) -> tuple[list[Run], list[str]]:
 
 def describe_environment() -> dict[str, str]:
     """Versions and hardware, as kept in every run."""
-    import os
-
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
@@ -306,17 +354,19 @@ def _lock(file: IO[str]) -> None:
 def _read_card(directory: Path) -> Card:
     path = directory / CARD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path, most_bytes=MOST_CARD_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{directory} is not a run: it has no {CARD}. `convatlas runs` lists the runs in {DEFAULT_ROOT}/"
         ) from error
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise RunError(f"{path} cannot be read: {_reason(error)}") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version not in READABLE_VERSIONS:
         readable = " and ".join(map(str, READABLE_VERSIONS))
-        raise RunError(f"{path} has format version {version}; this convatlas reads {readable}. Update convatlas")
+        raise RunError(
+            f"{path} has format version {str(version)[:SHOWN]}; this convatlas reads {readable}. Update convatlas"
+        )
     try:
         return Card.model_validate(content)
     except ValidationError as error:
@@ -324,6 +374,10 @@ def _read_card(directory: Path) -> Card:
         place = ".".join(str(part) for part in complaint["loc"])
         where = f" at {place}" if place else ""
         raise RunError(f"{path} is damaged{where}: {complaint['msg'].removeprefix('Value error, ')}") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _processor() -> str:

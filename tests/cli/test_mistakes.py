@@ -49,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "--resume", "nowhere", "--seed", "0", "--strict"], "leave out --seed, --strict"),
         (["train", "lenet5", "--data", "digits", "--set", "initialization_std=0.1"], "goes with initialization"),
         (["train", "lenet5", "--data", "digits", "--set", "learning_rate=1e300"], "learning_rate"),
+        (["train", "lenet5", "--data", "digits", "--image-size", "200000"], "image_size is a side .* 1 to 4096"),
         (["evaluate", "nowhere"], "is not a run"),
+        (["evaluate", "n" * 5000], "is no directory: File name too long"),
         (["predict", "nowhere", "x.png"], "is not a run"),
         (["recipes", "nope"], "no recipe named 'nope'"),
         (["models", "--family", "vg"], "no model family named 'vg'; did you mean vgg"),
@@ -98,8 +100,9 @@ def test_a_card_that_contradicts_itself_is_refused(
     assert message in answer.err
 
 
-def test_running_out_of_memory_is_one_line(convatlas: Command) -> None:
-    answer = convatlas("train", "lenet5", "--data", "digits", "--image-size", 200_000)
+def test_running_out_of_memory_is_one_line(convatlas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convatlas.api.create_model", lambda **_: torch.empty(2**60))
+    answer = convatlas("train", "lenet5", "--data", "digits", "--image-size", 28)
     assert answer.code == 2
     assert "out of memory" in answer.err
     assert answer.err.count("\n") == 1

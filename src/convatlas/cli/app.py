@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -43,11 +46,13 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line; a mistake is one line on standard error and exit code 2."""
+    _print_any_letter()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except BrokenPipeError:  # `convatlas models | head`
-        sys.stderr.close()
-        sys.exit(0)
+        _leave_quietly()
     except (ConvatlasError, ClickException) as error:
         message = error.format_message() if isinstance(error, ClickException) else str(error)
         _complain(message)
@@ -61,6 +66,22 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("convatlas: stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _print_any_letter() -> None:
+    """A letter that a terminal has not must not end a training."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _leave_quietly() -> NoReturn:
+    """End where nobody listens any more: without a word about what could not be printed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    sys.exit(0)
 
 
 def _complain(message: str) -> NoReturn:

@@ -141,6 +141,6 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
         best = f"{run.card.best['validation_accuracy']:.2%}" if run.card.best else "-"
         test = f"{run.card.test['accuracy']:.2%}" if run.card.test else "-"
         table.add_row(
-            escape(run.path.name), run.card.model.name, escape(run.card.data.name), run.card.status, best, test
+            escape(run.path.name), escape(run.card.model.name), escape(run.card.data.name), run.card.status, best, test
         )
     console.print(table)

@@ -8,7 +8,9 @@ import numpy as np
 
 from convatlas.data.decode import UnreadableImageError, open_from, pillow_silenced
 from convatlas.data.memo import remembered
+from convatlas.data.preprocessing import LARGEST_SIDE
 from convatlas.data.source import Source
+from convatlas.errors import ImageSizeError
 
 SMALL = 64  # images up to this side are shown whole and as they are
 MARGIN = 256 / 224  # larger ones are kept with the border that random crops need: Krizhevsky et al. 2012, section 2
@@ -32,7 +34,12 @@ def choose_geometry(source: Source, *, native_size: int, image_size: int | None 
 
     >>> choose_geometry(open_source("digits"), native_size=28)  # doctest: +SKIP
     Geometry(channels=1, resize=8, crop=8)
+
+    Raises:
+        ImageSizeError: a size that is no side of an image, or is larger than any that is shown.
     """
+    if image_size is not None and not (isinstance(image_size, int) and 1 <= image_size <= LARGEST_SIDE):
+        raise ImageSizeError(f"image_size is a side in pixels, 1 to {LARGEST_SIDE}; received {image_size!r}")
     channels, side = remembered("geometry", source.stamp, lambda: _look_at(source))
     if side is not None and side <= SMALL:
         crop = image_size or side

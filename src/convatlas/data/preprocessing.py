@@ -24,7 +24,9 @@ VGG_MEAN = (123.680, 116.779, 103.939)  # of pixels in 0..255: Simonyan & Zisser
 
 EVALUATION_PIXELS = 2**21  # 64 feature maps of this many pixels, VGG's first layer, take half a gigabyte
 
-Side = Annotated[int, Field(ge=1)]
+LARGEST_SIDE = 4096  # pixels that a network is shown; one such image is 200 MB of numbers
+
+Side = Annotated[int, Field(ge=1, le=2 * LARGEST_SIDE)]
 
 
 class Preprocessing(BaseModel):

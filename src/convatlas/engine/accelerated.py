@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SHAPES_KEPT = 3  # programs of other shapes are forgotten, with their memory
 OURS, PYTORCHS = "convatlas", "torch"  # what may run a whole network
+MOST_DIGITS = 9  # of a number of images
 AT_A_TIME = "convatlas, images at a time: "  # a few, so that what one layer writes is in the caches for the next
 LAST_CACHE_SHARE = 0.5  # that the pictures of a layer may fill then
 IN_EVALUATION, IN_TRAINING = "all of it, in evaluation", "all of it, in training"
@@ -146,8 +147,9 @@ class _Programs:
         choice = self._chooser.choices.get(IN_EVALUATION, OURS)
         if choice == PYTORCHS:
             return cast(Tensor, self._model(images))
-        at_a_time = int(choice.removeprefix(AT_A_TIME)) if choice.startswith(AT_A_TIME) else len(images)
-        if at_a_time >= len(images):
+        number = choice.removeprefix(AT_A_TIME)  # what a run's card says may be anything
+        at_a_time = int(number) if number.isdecimal() and len(number) < MOST_DIGITS else 0
+        if not 0 < at_a_time < len(images):
             return self._run(images)
         return torch.cat([self._run(some) for some in torch.split(images, at_a_time)])
 

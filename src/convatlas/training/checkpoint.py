@@ -8,21 +8,30 @@ epoch, step).
 
 from __future__ import annotations
 
-import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convatlas import files
 from convatlas.errors import RunError
+from convatlas.tensors import matched, read_tensors
 from convatlas.training.history import HistoryRow
+
+MOST = 10**12  # of steps, images or seconds
+MOST_STATE_BYTES = 2**26
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Seconds = Annotated[float, Field(ge=0, le=MOST)]
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 BEST_WEIGHTS = "model.safetensors"
 STATE = "state.json"
@@ -81,13 +90,14 @@ def save(directory: Path, state: TrainingState, weights: Mapping[str, Tensor], o
     files.write_json(directory / STATE, {"files": written} | _content_of(state))
     for name in _KINDS.values():
         for path in directory.glob(f"{name}-*.safetensors"):
-            if path.name not in written.values():
+            is_ours = re.fullmatch(rf"{name}-\d{{8,}}\.safetensors", path.name)  # and no copy that somebody made
+            if is_ours and path.name not in written.values():
                 path.unlink()
 
 
 def exists(directory: Path) -> bool:
     """Whether there is a checkpoint to go on from."""
-    return (directory / STATE).is_file()
+    return os.path.lexists(directory / STATE)  # whatever it is: a strange one must not be written over
 
 
 def load_state(directory: Path) -> TrainingState:
@@ -97,9 +107,7 @@ def load_state(directory: Path) -> TrainingState:
         RunError: there is none, or it is damaged.
     """
     with _complaints(directory):
-        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
-        content.pop("files")
-        return _state_from(content)
+        return _read_state(directory).state()
 
 
 def load(directory: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
@@ -109,10 +117,9 @@ def load(directory: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, T
         RunError: there is none, or its files are damaged.
     """
     with _complaints(directory):
-        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
-        named = content.pop("files")
-        weights, optimizer = (load_file(directory / Path(named[kind]).name) for kind in _KINDS)
-        return _state_from(content), weights, optimizer
+        stored = _read_state(directory)
+        weights, optimizer = (read_tensors(directory / Path(stored.files[kind]).name) for kind in _KINDS)
+        return stored.state(), weights, optimizer
 
 
 @contextmanager
@@ -122,8 +129,14 @@ def _complaints(directory: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         missing = Path(error.filename or STATE).name
         raise RunError(f"{directory} holds no checkpoint to resume ({missing} is missing)") from error
-    except Exception as error:  # damaged JSON, damaged safetensors, fields of another version: one clear line for all
-        raise RunError(f"the checkpoint in {directory} is damaged: {error}") from error
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        place = ".".join(map(str, complaint["loc"]))
+        message = complaint["msg"].removeprefix("Value error, ")
+        raise RunError(f"the checkpoint in {directory} is damaged at {place}: {message}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"the checkpoint in {directory} is damaged: {reason}") from error
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -138,15 +151,26 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` took out; step counters stay on the CPU, as PyTorch keeps them."""
+    """Put back what ``optimizer_tensors`` took out; step counters stay on the CPU, as PyTorch keeps them.
+
+    Raises:
+        ValueError: tensors of parameters that the model has not, or of other shapes or kinds.
+    """
     parameters = dict(model.named_parameters())
+    expected: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        name, quantity = key.rsplit("/", 1)
-        parameter = parameters[name]
-        optimizer.state[parameter][quantity] = _like(tensor, parameter) if tensor.dim() else tensor.clone()
+        name, _, quantity = key.rpartition("/")
+        if name not in parameters or not quantity:
+            raise ValueError(f"it has what the network has not: {key}")
+        expected[key] = parameters[name] if tensor.dim() else torch.zeros(())
+    for key, tensor in matched(tensors, expected).items():
+        name, _, quantity = key.rpartition("/")
+        optimizer.state[parameters[name]][quantity] = (
+            _like(tensor, parameters[name]) if tensor.dim() else tensor.clone()
+        )
 
 
-_KINDS = {"weights": "last", "optimizer": "optimizer"}
+_KINDS: dict[Literal["weights", "optimizer"], str] = {"weights": "last", "optimizer": "optimizer"}
 
 
 def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -160,17 +184,68 @@ def _content_of(state: TrainingState) -> dict[str, Any]:
     }
 
 
-def _state_from(content: dict[str, Any]) -> TrainingState:
-    best = content.pop("best")
-    return TrainingState(
-        best=HistoryRow.from_flat(best) if best else None,
-        history=[HistoryRow.from_flat(row) for row in content.pop("history")],
-        tally=_tally_from(content.pop("tally")),
-        **content,
-    )
+def _read_state(directory: Path) -> _Stored:
+    return _Stored.model_validate(files.read_json(directory / STATE, most_bytes=MOST_STATE_BYTES))
 
 
-def _tally_from(content: dict[str, Any]) -> Tally:
-    if "sums" not in content:  # as written while classification was all there was
-        content["sums"] = {"loss": content.pop("loss"), "accuracy": content.pop("correct")}
-    return Tally(**content)
+class _StoredTally(BaseModel):
+    model_config = STRICT
+
+    sums: dict[str, float]
+    images: Count
+    seconds: Seconds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_task(cls, content: Any) -> Any:
+        """What was written while classification was all there was."""
+        if isinstance(content, dict) and {"loss", "correct"} <= content.keys():
+            others = {name: value for name, value in content.items() if name not in ("loss", "correct")}
+            return others | {"sums": {"loss": content["loss"], "accuracy": content["correct"]}}
+        return content
+
+
+class _Stored(BaseModel):
+    """What ``state.json`` may say; anybody may have edited it."""
+
+    model_config = STRICT
+
+    files: dict[Literal["weights", "optimizer"], str]
+    epoch: Count
+    step: Count
+    total_steps: Count
+    seconds: Seconds
+    world: Annotated[int, Field(ge=1, le=MOST)]
+    validation_seconds: Seconds
+    since_best: Count
+    best: dict[str, float] | None
+    history: list[dict[str, float]]
+    tally: _StoredTally
+    findings: list[str]
+    loss_scale: dict[str, float] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        missing = [kind for kind in _KINDS if kind not in self.files]
+        if missing:
+            raise ValueError(f"files names no {missing[0]}")
+        self.state()  # whose rows must be whole
+        return self
+
+    def state(self) -> TrainingState:
+        return TrainingState(
+            best=_row_from(self.best) if self.best else None,
+            history=[_row_from(row) for row in self.history],
+            tally=Tally(**self.tally.model_dump()),
+            **self.model_dump(exclude={"files", "best", "history", "tally"}),
+        )
+
+
+def _row_from(columns: dict[str, float]) -> HistoryRow:
+    try:
+        row = HistoryRow.from_flat(columns)
+    except KeyError as error:
+        raise ValueError(f"a row of the history has no {error}") from error
+    if min(row.epoch, row.step, row.seconds, row.learning_rate, row.images_per_second) < 0:
+        raise ValueError("a row of the history counts below zero")
+    return row

@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from convatlas.acceleration import EngineCard
+from convatlas.errors import RunError
 from convatlas.tasks.contract import Evaluation, Task
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.evaluate import judged
@@ -86,7 +87,7 @@ class _Training:
         self.tensorboard = TensorBoardLog(directory / "tensorboard")
 
     def run(self, stop: StopRequest, *, resume: bool) -> Outcome:
-        state = self.learner.restore(self.directory) if resume else self._first_state()
+        state = self._restored() if resume else self._first_state()
         self.watch.task(self.task)
         for finding in state.findings:
             self.watch.finding(finding)
@@ -188,6 +189,13 @@ class _Training:
                 seconds_left=self.plan.seconds_left(state, began),
             )
         )
+
+    def _restored(self) -> TrainingState:
+        state = self.learner.restore(self.directory)
+        steps = len(self.feed.train)
+        if state.step >= steps:
+            raise RunError(f"the checkpoint in {self.directory} is damaged: step {state.step} of an epoch of {steps}")
+        return state
 
     def _first_state(self) -> TrainingState:
         state = TrainingState(world=self.learner.world)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a training to stop after the step it is in; a second Ctrl-C stops at once."""
+"""Ctrl-C, SIGTERM and a closed terminal ask a training to stop after the step it is in; a second one stops at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class StopRequest:
@@ -31,7 +33,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.requested = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Whoever started it with nohup wants it to go on without a terminal.
+    asking = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in asking}
     try:
         yield request
     finally:

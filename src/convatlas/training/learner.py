@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from convatlas.acceleration import EngineCard, as_recorded
 from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.tasks.contract import Batch, Task
+from convatlas.tensors import matched
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.optimizers import build_optimizer
@@ -146,13 +147,12 @@ class Learner:
                 f"Launch {state.world}"
             )
         try:
-            self.bare_model.load_state_dict(_below("model.", weights))
+            self.bare_model.load_state_dict(matched(_below("model.", weights), self.bare_model.state_dict()))
             if self.average is not None:
-                self.average.load_state_dict(_below("average.", weights))
+                self.average.load_state_dict(matched(_below("average.", weights), self.average.state_dict()))
             checkpoint.restore_optimizer(self.bare_model, self._bare_optimizer, optimizer)
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"the checkpoint in {directory} does not fit this network and recipe: {reason}") from error
+        except ValueError as error:
+            raise RunError(f"the checkpoint in {directory} does not fit this network and recipe: {error}") from error
         if self.accelerator.scaler is not None and state.loss_scale is not None:
             self.accelerator.scaler.load_state_dict(state.loss_scale)
         return state

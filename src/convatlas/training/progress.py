@@ -131,15 +131,18 @@ class RichWatch:
         if not self._drawn_header:
             progress.console.print(f"[dim]{_header(self._columns)}[/]")
             self._drawn_header = True
+        star = "★" if progress.console.encoding.startswith("utf") else "*"
         progress.console.print(
-            _line(row, self._columns) + ("  [green]★[/]" if is_best else ""),
+            _line(row, self._columns) + (f"  [green]{star}[/]" if is_best else ""),
             highlight=False,
         )
 
     def finding(self, text: str) -> None:
         """Print what the health check found."""
+        from rich.markup import escape
+
         progress, _ = self._bar()
-        progress.console.print(f"[yellow]! {text}[/]", highlight=False)
+        progress.console.print(f"[yellow]! {escape(text)}[/]", highlight=False)
 
     def close(self) -> None:
         """Take the bar away."""

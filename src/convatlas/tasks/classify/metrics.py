@@ -149,7 +149,7 @@ class EvaluationCounter:
             raise ValueError(
                 f"logits must be [{len(truth)}, {len(self.classes)}] (images, classes); received {list(scores.shape)}"
             )
-        _refuse_non_finite(scores)
+        refuse_non_finite(scores)
         self._confusion += confusion_matrix(truth, scores.argmax(axis=1), len(self.classes))
         self._top_k_correct += int((ranks(truth, scores) < self.k).sum())
         self._loss_sum += float(cross_entropies(truth, scores).sum())
@@ -281,7 +281,12 @@ def _refuse_outside(indices: NDArray[np.int64], classes: int) -> None:
         )
 
 
-def _refuse_non_finite(logits: NDArray[np.float64]) -> None:
+def refuse_non_finite(logits: NDArray[np.floating[Any]]) -> None:
+    """Refuse logits [N, C] that no answer can be read from.
+
+    Raises:
+        TrainingError: some are not finite.
+    """
     spoiled = np.count_nonzero(~np.isfinite(logits).all(axis=1))
     if spoiled:
         raise TrainingError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from convatlas.tasks.classify.findings import stuck_finding, symmetry_finding
-from convatlas.tasks.classify.metrics import Evaluation, EvaluationCounter
+from convatlas.tasks.classify.metrics import Evaluation, EvaluationCounter, refuse_non_finite
 from convatlas.tasks.contract import Batch, Column, Step
 
 Loss = Literal["cross_entropy", "mse"]
@@ -89,7 +89,12 @@ class Classification:
         return stuck_finding(means["loss"], len(self.classes), learning_rate)
 
     def predictions(self, logits: Tensor, images: Iterable[object], top: int = 5) -> list[Prediction]:
-        """The ``top`` most probable classes of each image, from logits [N, classes]."""
+        """The ``top`` most probable classes of each image, from logits [N, classes].
+
+        Raises:
+            TrainingError: logits that are not finite, which are no probabilities.
+        """
+        refuse_non_finite(logits.float().cpu().numpy())
         values, indices = logits.softmax(dim=1).topk(min(top, len(self.classes)))
         rows = zip(images, indices.tolist(), values.tolist(), strict=True)
         return [
