@@ -68,7 +68,8 @@ NEVER_SLOWER_THAN_PYTORCH = (Goal(PYTORCH, 1.0),)
 
 BATCHES = (1, 8, 32)
 IMAGENET = ("vgg11", "vgg16", "vgg19", "vgg11_bn", "vgg16_bn", "vgg19_bn",
-            "resnet18", "resnet34", "resnet50", "googlenet", "densenet121")  # fmt: skip
+            "resnet18", "resnet34", "resnet50", "googlenet", "densenet121",
+            "resnext50_32x4d", "mobilenet_v2")  # fmt: skip
 
 
 def inference_goals(network: str, batch: int) -> tuple[Goal, ...]:
@@ -76,7 +77,8 @@ def inference_goals(network: str, batch: int) -> tuple[Goal, ...]:
         return TWICE
     if network in ("resnet18", "resnet34"):
         return A_THIRD_MORE
-    return NOT_SLOWER if network in ("resnet50", "googlenet", "densenet121") else NEVER_SLOWER_THAN_PYTORCH
+    others = ("resnet50", "googlenet", "densenet121", "resnext50_32x4d", "mobilenet_v2")
+    return NOT_SLOWER if network in others else NEVER_SLOWER_THAN_PYTORCH
 
 
 WORKLOADS = [
@@ -90,6 +92,8 @@ WORKLOADS = [
     Workload("training", "resnet18", 32, 10, 128, A_THIRD_MORE),
     Workload("training", "resnet18_cifar", 32, 10, 128, A_THIRD_MORE),
     Workload("training", "vgg16", 224, 1000, 8, NEVER_SLOWER_THAN_PYTORCH),
+    Workload("training", "resnet20", 32, 10, 128, NEVER_SLOWER_THAN_PYTORCH),
+    Workload("training", "densenet40_12", 32, 10, 64, NEVER_SLOWER_THAN_PYTORCH),
 ]
 
 QUICK = [

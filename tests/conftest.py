@@ -24,6 +24,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and no report: they take longer than the trainings here."""
+    for name in ("convatlas.reports.figures.confusion_figure", "convatlas.reports.figures.save_figure"):
+        monkeypatch.setattr(name, lambda *_: None)
+    monkeypatch.setattr("convatlas.api.write_report", lambda *_, **__: None)
+
+
+@pytest.fixture
 def test_data() -> Path:
     """The folder with the larger data sets; tests that need one skip where it is absent."""
     folder = Path(os.environ.get("CONVATLAS_TEST_DATA", "no-such-folder"))

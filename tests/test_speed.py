@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from convatlas.errors import InspectionError
 from convatlas.inspection.timing import Timing
@@ -21,7 +22,30 @@ def test_speed_counts_only_the_timed_batches_and_tells_of_all() -> None:
     assert (speed.batch_size, speed.forward.calls, speed.forward_backward.calls) == (4, 3, 3)
     assert speed.engine == "torch; torch"
     assert [each[1] for each in told] == [1, 2, 3, 4, 5] * 2
-    assert 0 < speed.forward.mean < speed.forward_backward.mean
+    assert min(speed.forward.mean, speed.forward_backward.mean) > 0
+
+
+class Counted(nn.Module):
+    """Notes how it is called: learning or not, with gradients or not; and when a gradient comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(4, 2)
+        self.seen: list[str] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.output(images.flatten(1))
+        self.seen.append("training" if self.training else "evaluating")
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self.seen.append("backward"))
+        return logits
+
+
+def test_forward_is_evaluation_without_gradients_and_both_is_training_with_them() -> None:
+    network = Counted()
+    measure_speed(network, (2, 1, 2, 2), engine="torch", warm_up=1, batches=2)
+    assert network.seen == ["evaluating"] * 3 + ["training", "backward"] * 3
+    assert not network.training
 
 
 def test_measuring_leaves_the_weights_and_no_gradients() -> None:

@@ -53,7 +53,9 @@ class Acceleration:
         return cast("Accelerated", self.module).explain() if self.card.name == "convatlas" else ()
 
     def __str__(self) -> str:
-        kernels = Counter(layer.kernel for layer in self.layers if layer.kernel != "convatlas")  # that is all of them
+        kernels = Counter(
+            layer.kernel for layer in self.layers if not layer.kernel.startswith("convatlas")
+        )  # that is all of them
         counts = ", ".join(f"{number} {kernel}" for kernel, number in kernels.most_common())
         details = (counts and f"layers: {counts}") or self.why_torch
         return f"{self.card.name} ({details})" if details else self.card.name

@@ -138,8 +138,8 @@ def compare_models(
 ) -> Iterator[Comparison]:
     """Networks beside each other, each at its own image size unless one is given; one after another.
 
-    >>> [each.depth for each in compare_models(["vgg16", "resnet50"], batches=None)]
-    [16, 50]
+    >>> [each.depth for each in compare_models(["vgg16", "resnet18"], batches=None)]
+    [16, 18]
 
     Args:
         names: registered networks.

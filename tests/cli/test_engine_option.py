@@ -32,14 +32,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return StandIn().install(monkeypatch)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures and no report: they take longer than the trainings here."""
-    for name in ("convatlas.reports.figures.confusion_figure", "convatlas.reports.figures.save_figure"):
-        monkeypatch.setattr(name, lambda *_: None)
-    monkeypatch.setattr("convatlas.api.write_report", lambda *_, **__: None)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that the engine trained, to be copied."""

@@ -57,7 +57,7 @@ def test_json_has_what_a_program_needs(convatlas: Command) -> None:
 
 
 def test_the_page_has_totals_and_a_line_a_layer(convatlas: Command) -> None:
-    answer = convatlas("inspect", "vgg16", "--image-size", 64, "--classes", 10, "--batch", 2, "--memory", "4GB")
+    answer = convatlas("inspect", "vgg16", "--image-size", 64, "--classes", 10, "--batch", 2)
     assert answer.code == 0
     lines = [" ".join(line.split()) for line in answer.out.splitlines()]
     assert lines[0] == "vgg16 (input 1x3x64x64)"
@@ -66,7 +66,11 @@ def test_the_page_has_totals_and_a_line_a_layer(convatlas: Command) -> None:
     assert conv5_3.startswith("features.29 conv5_3 ReLU 512x4x4")
     assert "196x196" in conv5_3
     assert any("to train with batches of 2" in line for line in lines)
-    assert re.search(r"4\.00 GB of tensors are enough for batches of \d+", answer.out)
+
+
+def test_the_largest_batch_within_so_much_memory(convatlas: Command) -> None:
+    answer = convatlas("inspect", "lenet5", "--batch", 2, "--memory", "4GB")
+    assert re.search(r"4\.00 GB of tensors are enough for batches of \d+", " ".join(answer.out.split()))
 
 
 def test_a_deep_network_is_folded_and_says_so(convatlas: Command) -> None:
@@ -76,7 +80,12 @@ def test_a_deep_network_is_folded_and_says_so(convatlas: Command) -> None:
     assert "--depth 4 shows all" in folded
     assert "in aux1, which a prediction does not read" in folded
     assert re.search(r"inception3a +inception_3a +Inception 21 layers", folded)
-    assert "inception3a.branch1.conv" in convatlas("inspect", "googlenet", "--batch", 1, "--depth", 4).out
+
+
+def test_a_network_is_unfolded_as_far_as_was_asked(convatlas: Command) -> None:
+    pages = [convatlas("inspect", "resnet20", "--batch", 1, "--depth", depth).out for depth in (2, 4)]
+    assert ["layer1.0.conv1" in page for page in pages] == [False, True]
+    assert ["folded" in page for page in pages] == [True, False]
 
 
 def test_a_module_of_ones_own(convatlas: Command, own_file: Path) -> None:

@@ -36,7 +36,7 @@ def test_imagenet_normalization_is_torchvisions(crop: int) -> None:
 
 def test_standardized_training_images_have_mean_0_and_deviation_1() -> None:
     array = images()
-    normalized = Preprocessing.named("standardize", array, crop=20).normalize(batch(array))
+    normalized = Preprocessing.named("standardize", array, crop=20).normalize(batch(array)).double()
     assert normalized.mean(dim=(0, 2, 3)).abs().max() < 1e-5
     assert (normalized.std(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-5
 

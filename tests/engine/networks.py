@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 import torchvision
+from rounding import EXACT, share_lost
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-EXACT = 1e-5  # of the largest logit, against float64
-GRADIENT = 1e-4  # of the largest value of a tensor, against float64
+GRADIENT = 10 * EXACT  # of the largest value of a tensor, in networks of a few layers forward and back
 ROUNDING = 1e-9  # of a gradient that should be zero, such as that of a bias before a norm
 CLASSES = 10
+WIDEST = 512  # channels of a 3x3 convolution in a network here
+MARGIN, DRAWS = 3, 8  # of what the rounding in a network comes to, by chance more and less
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -75,14 +78,73 @@ def error(got: Tensor, exact: Tensor) -> float:
     return ((got.double() - exact.double()).abs().max() / exact.double().abs().max()).item()
 
 
+def rounding_allows(lost: float, within: float, model: nn.Module, repeat: Callable[[nn.Module], float]) -> bool:
+    """Whether results that are ``lost`` away from float64's are ``within`` that, or as near as rounding lets them be.
+
+    ``repeat`` computes them with another module and says how far away those are. Some networks multiply the rounding in
+    their layers, such as those that normalise few values; and where it carries a value over the edge of a ReLU, or lets
+    another pixel win a pooling, a gradient moves as a whole. How far is the network's own, and the same on every
+    processor: copies in float64 that lose on purpose show it.
+    """
+    return lost <= within or any(lost <= MARGIN * repeat(inexact(model, seed)) for seed in range(DRAWS))
+
+
+def inexact(model: nn.Module, seed: int) -> nn.Module:
+    """A copy in float64 whose layers lose as much of their outputs, and of gradients on the way back, as in float32."""
+    noise = torch.Generator().manual_seed(seed)
+
+    def loss_of(exact: Tensor) -> Tensor:
+        drawn = torch.randn(exact.shape, generator=noise, dtype=exact.dtype)
+        return drawn * exact.detach().square().mean().sqrt() * share_lost(WIDEST)
+
+    def after(_layer: nn.Module, _inputs: object, output: object) -> object:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient + loss_of(gradient))
+        return output + loss_of(output)
+
+    copied = copy.deepcopy(model).double()
+    for layer in copied.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(after)
+    return copied
+
+
+class _Edges(TorchFunctionMode):
+    """Notes how near values are to where a gradient changes its way, as a share of their root mean square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distances: list[float] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (functional.relu, torch.relu):
+            self._note(args[0], args[0].abs())
+        if function in (functional.max_pool2d, functional.max_pool2d_with_indices):
+            windows = args[0].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).sort(-1).values
+            self._note(args[0], (windows[..., -1] - windows[..., -2])[windows[..., -1] > 0])  # behind a ReLU
+        return function(*args, **(kwargs or {}))
+
+    def _note(self, values: Tensor, distances: Tensor) -> None:
+        self.distances.append(float(distances.min() / values.square().mean().sqrt()))
+
+
+@torch.no_grad()
+def nearest_edge(model: nn.Module, images: Tensor) -> float:
+    """How near a value comes to 0 at a ReLU, or to the largest of a 2x2 window, as a share of the values there."""
+    with _Edges() as edges:
+        copy.deepcopy(model).double()(images.double())
+    return min(edges.distances)
+
+
 @torch.no_grad()
 def assert_same_outputs(fast: nn.Module, model: nn.Module, images: Tensor) -> None:
-    """The outputs are those of float64, as nearly as the network's own code computes them."""
+    """The outputs are those of float64, but for what the layers' rounding comes to."""
     exact = copy.deepcopy(model).double()(images.double())
-    allowed = max(EXACT, 3 * error(model(images.clone()), exact))
     got = fast(images)
     assert got.shape == exact.shape
-    assert error(got, exact) <= allowed
+    assert rounding_allows(error(got, exact), EXACT, model, lambda other: error(other(images.double()), exact))
 
 
 def targets(images: Tensor) -> Tensor:
@@ -100,19 +162,23 @@ def step(module: nn.Module, model: nn.Module, images: Tensor, seed: int = 0) -> 
     return {"loss": loss.detach(), **{name: part.clone() for name, part in gradients.items()}, **buffers}
 
 
-def assert_step_of(fast: nn.Module, model: nn.Module, images: Tensor, *, within: float = GRADIENT) -> dict[str, Tensor]:
-    """One step of ``fast``, whose parameters are those of ``model``, is as near to float64 as PyTorch's own."""
-    eager, exact_model = copy.deepcopy(model), copy.deepcopy(model).double()
+def assert_step_of(fast: nn.Module, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """One step of ``fast``, whose parameters are those of ``model``, is float64's, but for what rounding comes to."""
+    before, exact_model = copy.deepcopy(model), copy.deepcopy(model).double()
     exact = step(exact_model, exact_model, images.double())
-    expected = step(eager, eager, images)
     got = step(fast, model, images)
-    assert got.keys() == expected.keys() == exact.keys()
-    compared = [name for name, value in exact.items() if value.is_floating_point() and value.abs().max() > ROUNDING]
-    # a deep network that normalises few values multiplies the rounding of every layer, in one tensor or in another
-    allowed = max(within, 3 * max(error(expected[name], exact[name]) for name in compared))
+    assert got.keys() == exact.keys()
+    lost = largest_error(got, exact)
+    assert rounding_allows(
+        lost, GRADIENT, before, lambda other: largest_error(step(other, other, images.double()), exact)
+    )
     for name, value in exact.items():
-        if name in compared:
-            assert error(got[name], value) <= allowed, name
-        elif not value.is_floating_point():
+        if not value.is_floating_point():
             assert torch.equal(got[name], value), name
     return got
+
+
+def largest_error(got: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    """Of all tensors that are more than rounding."""
+    compared = [name for name, value in exact.items() if value.is_floating_point() and value.abs().max() > ROUNDING]
+    return max(error(got[name], exact[name]) for name in compared)

@@ -237,6 +237,23 @@ def test_parts_of_a_picture_are_views_of_it() -> None:
     assert layers(lambda _, x: x.chunk(2, 1)) == ["call"]  # nobody takes it apart
 
 
+@pytest.mark.parametrize(
+    ("forward", "alone"),
+    [
+        (lambda self, x: torch.flatten(self.p(functional.relu(self.a(x)) + x), 1), True),
+        (lambda self, x: nn.functional.silu(self.a(x)) * torch.sigmoid(self.a(x)), True),
+        (lambda self, x: self.a(x) - x.mean(0, keepdim=True), False),
+        (lambda self, x: torch.flatten(self.a(x)), False),
+        (lambda self, x: self.a(x).view(-1, 8), False),
+        (lambda self, x: torch.cat([self.a(x), x], 0), False),
+        (lambda self, x: self.a(x) * x.shape[0], False),
+    ],
+)  # fmt: skip
+def test_which_networks_take_images_one_by_one(forward: Any, alone: bool) -> None:
+    found = graph(forward, a=conv(), p=nn.AdaptiveAvgPool2d(1))
+    assert found.takes_images_one_by_one is alone
+
+
 def test_subclasses_of_layers_are_not_taken_for_them() -> None:
     class Scaled(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 pytest.importorskip("llvmlite")
 
+from rounding import UNIT
+
 from convatlas.engine.normalization import batch_norm, can_normalise, relu_pool
 
 FORMS = {
@@ -22,7 +24,8 @@ FORMS = {
     "residual relu": {"residual": True, "relu": True},
 }
 MOMENTUM, EPS = 0.3, 1e-5
-EXACT = 5e-6  # of values of the order of 1, against float64
+EXACT = 80 * UNIT  # of values of the order of 1: they are rounded a dozen times, and sums are kept in float64
+EDGE = 2 * EXACT  # so near to 0, or to another value of a window, rounding may decide which way a gradient goes
 
 
 @pytest.fixture
@@ -54,17 +57,25 @@ def ours(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, runni
     return batch_norm(x, weight, bias, *running, momentum=MOMENTUM, eps=EPS, **options)
 
 
+def operands(x: Tensor, form: Any) -> dict[str, Tensor | None]:
+    """What is normalised, and with what."""
+    weight, bias = numbers(x.shape[1], seed=1), numbers(x.shape[1], seed=2)
+    weight[0] = 0  # all values of a window are equal then
+    return {
+        "x": x,
+        "weight": weight,
+        "bias": bias,
+        "residual": picture(*x.shape, seed=3) if form.get("residual") else None,
+    }
+
+
 def everything(
     function: Any, x: Tensor, form: Any, dtype: torch.dtype, gradient: Tensor | None = None
 ) -> dict[str, Any]:
     """The output, the running statistics after it, and all gradients."""
-    channels = x.shape[1]
-    weight, bias = numbers(channels, seed=1), numbers(channels, seed=2)
-    weight[0] = 0  # all values of a window are equal then
-    residual = picture(*x.shape, seed=3) if form.get("residual") else None
-    given = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+    given = operands(x, form)
     leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in given.items() if value is not None}
-    running = (numbers(channels, seed=4).to(dtype), numbers(channels, seed=5).abs().to(dtype))
+    running = (numbers(x.shape[1], seed=4).to(dtype), numbers(x.shape[1], seed=5).abs().to(dtype))
     y = function(leaves["x"], leaves["weight"], leaves["bias"], leaves.get("residual"), running, form)
     if gradient is None:
         gradient = numbers(*y.shape, seed=6)
@@ -74,12 +85,25 @@ def everything(
 
 
 def compare(x: Tensor, form: Any, within: float = EXACT) -> None:
-    got = everything(ours, x, form, torch.float32)
-    expected = everything(theirs, x, form, torch.float64)
+    gradient = clear_gradient(x, form)
+    got = everything(ours, x, form, torch.float32, gradient)
+    expected = everything(theirs, x, form, torch.float64, gradient)
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         error = (got[name].double() - value).abs().max().item()
         assert error <= within * max(1, value.abs().max().item()), (name, error)
+
+
+def clear_gradient(x: Tensor, form: Any) -> Tensor:
+    """A gradient of the outputs; 0 where rounding may decide whether ReLU lets it through, or which value pooling."""
+    given = {name: value if value is None else value.double() for name, value in operands(x, form).items()}
+    before = theirs(**given, running=(None, None), form={})
+    clear = before.abs() > EDGE if form.get("relu") else torch.ones_like(before, dtype=torch.bool)
+    if form.get("pool"):
+        windows = before.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).sort(-1).values
+        best, next_best = windows[..., -1], windows[..., -2]
+        clear = (best.abs() > EDGE) & ((best == next_best) | (best - next_best > EDGE))
+    return numbers(*clear.shape, seed=6) * clear
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -108,7 +132,9 @@ def test_values_running_statistics_and_gradients_are_those_of_pytorch(form: Any,
     seed=st.integers(0, 100),
 )
 def test_any_shape(form: Any, images: int, channels: int, height: int, width: int, mean: float, seed: int) -> None:
-    compare(picture(images, channels * 8, height, width, seed=seed) + mean, form, within=2e-5)
+    compare(
+        picture(images, channels * 8, height, width, seed=seed) + mean, form, within=4 * EXACT
+    )  # few values cancel more
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

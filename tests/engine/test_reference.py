@@ -10,7 +10,8 @@ from convatlas.engine import reference
 
 pytest.importorskip("llvmlite")
 
-from pictures import numbers, picture, relative_error
+import rounding
+from pictures import numbers, picture
 
 from convatlas.engine.convolutions import transform_weight
 from convatlas.engine.kernels import winograd as kernels
@@ -60,16 +61,28 @@ def test_the_kernels_transform_weights_as_the_reference_does(turned: bool) -> No
     _, kernel, _ = reference.matrices()
     weight = numbers(16, 8, 3, 3)
     seen = weight.flip(2, 3).transpose(0, 1) if turned else weight
-    expected = torch.einsum("ai,ocij,bj->abco", kernel, seen.double(), kernel).flatten(0, 1)
+    expected, largest = (
+        torch.einsum("ai,ocij,bj->abco", matrix, values, matrix).flatten(0, 1)
+        for matrix, values in ((kernel, seen.double()), (kernel.abs(), seen.double().abs()))
+    )
     outputs, inputs = seen.shape[:2]
     made = transform_weight(weight, turned=turned).view(POSITIONS, inputs, -1)[:, :, :outputs]  # one panel
-    assert relative_error(made, expected) <= 1e-6
+    assert ((made - expected).abs() <= rounding.roundings(kernel) * rounding.UNIT * largest).all()
 
 
-def test_float32_by_the_reference_and_by_the_kernels_lose_about_the_same() -> None:
+def test_float32_loses_what_the_analysis_allows_by_the_reference_and_by_the_kernels() -> None:
     from convatlas.engine.operators import conv3x3
 
     x, weight = picture(2, 16, 12, 12), numbers(16, 16, 3, 3, seed=1)
     expected = functional.conv2d(x.double(), weight.double(), padding=1)
-    lost = relative_error(reference.convolve(x, weight, 1), expected)
-    assert 0 < relative_error(conv3x3(x, weight, None, 1), expected) <= 2 * lost
+    for made in (reference.convolve(x, weight, 1), conv3x3(x, weight, None, 1)):
+        assert 0 < (made - expected).square().mean().sqrt() <= rounding.of_winograd(16)
+
+
+def test_the_points_lose_less_than_half_of_what_1_and_2_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of Lavin & Gray 2015, section 4.1."""
+    ours = rounding.of_winograd(64), rounding.of_winograd_gradient(64)
+    monkeypatch.setattr(reference, "NEAR", 1)
+    monkeypatch.setattr(reference, "FAR", 2)
+    assert 2 * ours[0] < rounding.of_winograd(64)
+    assert 2 * ours[1] < rounding.of_winograd_gradient(64)

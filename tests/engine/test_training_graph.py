@@ -17,9 +17,11 @@ pytest.importorskip("llvmlite")
 from networks import (
     CLASSES,
     GRADIENT,
+    ROUNDING,
     assert_step_of,
     conv,
     error,
+    nearest_edge,
     network,
     numbers,
     randomised,
@@ -27,13 +29,20 @@ from networks import (
     targets,
     torchvision_network,
 )
+from rounding import share_lost
 
 from convatlas.engine import Accelerated, accelerate
 from convatlas.engine.training_graph import Convolution3x3, FirstConvolution, Normalization, ReluPool
 from convatlas.models import TrainingOutput, create_model
 
-OURS = ("vgg11_bn_cifar", "lenet5", pytest.param("alexnet_mnist", marks=pytest.mark.slow), "cnn5_cifar")
-THEIRS = {"resnet18": 48, "densenet121": 96, "googlenet": 64}
+OURS = (
+    "vgg11_bn_cifar",
+    "lenet5",
+    pytest.param("alexnet_mnist", marks=pytest.mark.slow),
+    "cnn5_cifar",
+    "densenet40_12",
+)
+THEIRS = (("resnet18", 48), pytest.param("densenet121", 96, marks=pytest.mark.slow), ("googlenet", 64))
 
 
 def accelerated(model: nn.Module, images: Tensor) -> Accelerated:
@@ -42,9 +51,9 @@ def accelerated(model: nn.Module, images: Tensor) -> Accelerated:
     return fast
 
 
-def assert_same_step(model: nn.Module, images: Tensor, *, within: float = GRADIENT) -> dict[str, Tensor]:
+def assert_same_step(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """One step of an accelerated network is that of the network."""
-    return assert_step_of(accelerated(model, images), model, images, within=within)
+    return assert_step_of(accelerated(model, images), model, images)
 
 
 def small(**options: Any) -> nn.Module:
@@ -65,6 +74,12 @@ def pictures(images: int = 3, *, seed: int = 0) -> Tensor:
     return numbers(images, 3, 16, 16, seed=seed)
 
 
+@pytest.mark.parametrize(("images", "seed"), [(1, 0), (3, 0), (3, 1), (3, 2), (6, 0), (8, 0)])
+def test_rounding_carries_no_value_over_an_edge(images: int, seed: int) -> None:
+    """So gradients of the small network can be held to bounds: in float64, the nearest is many roundings away."""
+    assert nearest_edge(small(), pictures(images, seed=seed)) > 5 * share_lost(16)
+
+
 def parts(fast: Accelerated) -> list[str]:
     graph = fast._training.graph(fast._form.training_flags)
     ours = (Convolution3x3, FirstConvolution, Normalization, ReluPool)
@@ -83,7 +98,7 @@ def test_a_step_of_a_registered_network_is_that_of_pytorch(name: str, caplog: py
     assert not [record for record in caplog.records if record.name == "convatlas.engine.accelerated"]
 
 
-@pytest.mark.parametrize(("name", "side"), THEIRS.items())
+@pytest.mark.parametrize(("name", "side"), THEIRS)
 def test_a_step_of_a_network_of_torchvision_is_that_of_pytorch(
     name: str, side: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -411,16 +426,15 @@ def test_shortcuts_pools_and_layers_used_twice(forward: Any) -> None:
     layers = {"a": conv(), "b": conv(), "n": nn.BatchNorm2d(8), "m": nn.BatchNorm2d(8), "p": nn.MaxPool2d(2)}
     model = network(lambda self, x: self.head(forward(self, x).mean((2, 3))), **layers, head=nn.Linear(8, CLASSES))
     images = numbers(2, 8, 8, 8)
-    twin, exact = copy.deepcopy(model), copy.deepcopy(model).double()
+    exact = copy.deepcopy(model).double()
     fast = accelerate(model, images)
-    losses = [module(x).square().sum() for module, x in ((fast, images), (twin, images), (exact, images.double()))]
+    losses = [module(x).square().sum() for module, x in ((fast, images), (exact, images.double()))]
     for loss in losses:
         loss.backward()
-    assert error(losses[0], losses[2]) <= GRADIENT
-    for (name, part), other, third in zip(model.named_parameters(), twin.parameters(), exact.parameters(), strict=True):
-        if third.grad is None or third.grad.abs().max() < 1e-9:
-            continue
-        assert error(part.grad, third.grad) <= max(GRADIENT, 3 * error(other.grad, third.grad)), name
+    assert error(*losses) <= GRADIENT
+    for (name, part), other in zip(model.named_parameters(), exact.parameters(), strict=True):
+        if other.grad is not None and other.grad.abs().max() > ROUNDING:
+            assert error(part.grad, other.grad) <= GRADIENT, name
     for name, buffer in exact.named_buffers():
         got = model.get_buffer(name)
         torch.testing.assert_close(got, buffer.to(got.dtype), rtol=GRADIENT, atol=GRADIENT)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
@@ -51,12 +53,45 @@ def some_elements(shape: torch.Size, count: int) -> list[tuple[int, ...]]:
     return [tuple(int(each) for each in np.unravel_index(place, shape)) for place in sorted(places)]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    steps=st.lists(all_steps(), min_size=1, max_size=5),
-    size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
-)
+def drawn(examples: int, **draws: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """A test of so many networks, the same ones every time."""
+    fixed = settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    return lambda test: fixed(given(**draws)(test))
+
+
+ALL = {
+    "steps": st.lists(all_steps(), min_size=1, max_size=5),
+    "size": st.tuples(st.integers(1, 14), st.integers(1, 14)),
+}
+EVEN = {
+    "steps": st.lists(even_steps(), min_size=1, max_size=4),
+    "size": st.tuples(st.integers(4, 16), st.integers(4, 16)),
+}
+
+
+@drawn(80, **ALL)
 def test_the_support_is_where_the_gradient_is(steps: list[object], size: tuple[int, int]) -> None:
+    check_support(steps, size)
+
+
+@pytest.mark.slow
+@drawn(400, **ALL)
+def test_the_support_of_many_is_where_the_gradient_is(steps: list[object], size: tuple[int, int]) -> None:
+    check_support(steps, size)
+
+
+@drawn(30, **EVEN)
+def test_the_window_is_what_a_position_sees_far_from_every_border(steps: list[object], size: tuple[int, int]) -> None:
+    check_window(steps, size)
+
+
+@pytest.mark.slow
+@drawn(120, **EVEN)
+def test_the_window_of_many_is_what_a_position_sees(steps: list[object], size: tuple[int, int]) -> None:
+    check_window(steps, size)
+
+
+def check_support(steps: list[object], size: tuple[int, int]) -> None:
     module = positive(Graph(steps))
     image = torch.ones(1, CHANNELS, *size, dtype=torch.float64, requires_grad=True)
     output = module(image)
@@ -71,12 +106,7 @@ def test_the_support_is_where_the_gradient_is(steps: list[object], size: tuple[i
             assert inside(seen, extents(field.window, output.shape, index)), index
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    steps=st.lists(even_steps(), min_size=1, max_size=4),
-    size=st.tuples(st.integers(4, 16), st.integers(4, 16)),
-)
-def test_the_window_is_what_a_position_sees_far_from_every_border(steps: list[object], size: tuple[int, int]) -> None:
+def check_window(steps: list[object], size: tuple[int, int]) -> None:
     """And it is the same figure whatever the image, however small: the literature's."""
     module = positive(Graph(steps))
     small = torch.ones(1, CHANNELS, *size, dtype=torch.float64)

@@ -19,6 +19,7 @@ from convatlas.inspection.receptive_field import receptive_fields
 from convatlas.layers import SqueezeExcite
 from convatlas.models import Classifier, create_model, list_models, model_entry, outline_model
 from convatlas.models.counts import shipped_counts
+from network_forms import SMALLEST_OF_EACH_FAMILY, with_the_others_slow
 
 from .random_graphs import seen_by_gradient
 from .test_receptive_field_by_gradient import extents, inside
@@ -89,21 +90,12 @@ def check(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> int:
     return compared
 
 
-#: one of each kind of layer and block; the others in CI
-QUICK = (
-    "lenet5_1998", "alexnet_mnist", "nin", "vgg11_mnist", "googlenet_2014", "se_inception", "inception_v3",
-    "resnet50_v1", "resnet20", "preresnet18", "seresnet20", "densenet40_12", "mobilenet_v2", "cnn5_cifar",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
-)
+@pytest.mark.parametrize("name", with_the_others_slow(list_models(), SMALLEST_OF_EACH_FAMILY))
 def test_at_the_smallest_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(name, model_entry(name).minimum_size, monkeypatch) >= TAPS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*QUICK, "vgg16", "resnet50", "densenet121", "inception_v4"])
+@pytest.mark.parametrize("name", sorted(SMALLEST_OF_EACH_FAMILY | {"vgg16", "resnet50", "densenet121", "inception_v4"}))
 def test_at_its_own_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(name, model_entry(name).image_size, monkeypatch) >= TAPS

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from convatlas.inspection import timing as module
 from convatlas.inspection.timing import Timing, time_calls
 
 
-def test_the_first_calls_do_not_count() -> None:
-    waits = iter([0.05, 0.0, 0.0, 0.0])
-    timing = time_calls(lambda: time.sleep(next(waits)), warm_up=1, calls=3)
-    assert timing.calls == 3
-    assert timing.mean < 0.04
+class Clock:
+    """Stands for the module ``time``: stands still but for what is waited."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
 
 
-def test_a_limit_in_seconds_leaves_two_timed_calls() -> None:
-    timing = time_calls(lambda: time.sleep(0.01), warm_up=1, calls=100, seconds=0.0)
-    assert timing.calls == 2
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_the_first_calls_do_not_count(clock: Clock) -> None:
+    waits = iter([50.0, 1.0, 2.0, 3.0])
+    assert time_calls(lambda: clock.wait(next(waits)), warm_up=1, calls=3) == Timing(mean=2.0, deviation=1.0, calls=3)
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0, 2), (3.5, 3), (1000.0, 100)])
+def test_a_limit_in_seconds_leaves_two_timed_calls(seconds: float, calls: int, clock: Clock) -> None:
+    assert time_calls(lambda: clock.wait(1.0), warm_up=1, calls=100, seconds=seconds).calls == calls
 
 
 def test_the_error_of_the_mean_shrinks_with_the_calls() -> None:

@@ -12,17 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from convatlas.models import create_model, outline_model
-from convatlas.models.counts import Counts, count
+from convatlas.models.counts import shipped_counts
 from convatlas.models.densenet import VARIANTS, DenseBlock, DenseLayer, DenseNet, minimum_size
-
-COUNTS: dict[str, Counts] = {}
-
-
-def counts_of(name: str) -> Counts:
-    if name not in COUNTS:
-        COUNTS[name] = count(outline_model(name))
-    return COUNTS[name]
-
 
 every_name = pytest.mark.parametrize("name", VARIANTS)
 
@@ -37,8 +28,8 @@ every_name = pytest.mark.parametrize("name", VARIANTS)
     ],
 )
 def test_parameters_and_arithmetic_as_torchvision_has_them(name: str, parameters: int, gigamacs: float) -> None:
-    assert counts_of(name)["parameters"] == parameters
-    assert counts_of(name)["macs"] / 1e9 == pytest.approx(gigamacs, abs=1e-3)
+    assert shipped_counts()[name]["parameters"] == parameters
+    assert shipped_counts()[name]["macs"] / 1e9 == pytest.approx(gigamacs, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +42,7 @@ def test_parameters_and_arithmetic_as_torchvision_has_them(name: str, parameters
     ],
 )
 def test_millions_of_parameters_as_in_table_2(name: str, millions: float, exactly: int) -> None:
-    assert counts_of(name)["parameters"] == exactly
+    assert shipped_counts()[name]["parameters"] == exactly
     assert round(exactly / 1e6, 1) == millions
 
 

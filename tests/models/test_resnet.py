@@ -13,7 +13,7 @@ from torch import nn
 
 from convatlas.layers import SqueezeExcite, initialize
 from convatlas.models import Classifier, create_model, model_entry, outline_model
-from convatlas.models.counts import count
+from convatlas.models.counts import shipped_counts
 from convatlas.models.resnet import (
     BASIC,
     BASIC_A,
@@ -132,7 +132,7 @@ def test_millions_of_parameters_as_in_the_papers(name: str, millions: float) -> 
     ],
 )
 def test_multiply_adds_as_in_the_papers(name: str, billions: float) -> None:
-    assert count(outline_model(name))["macs"] / 1e9 == pytest.approx(billions, rel=0.02)
+    assert shipped_counts()[name]["macs"] / 1e9 == pytest.approx(billions, rel=0.02)
 
 
 WIDE_CIFAR = ["wide_resnet16_8", "wide_resnet40_4", "wide_resnet28_10"]
@@ -376,8 +376,38 @@ def test_published_accuracies_are_100_minus_the_papers_errors() -> None:
     assert accuracy("resnet50") == 76.130
 
 
+# Fresh networks
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["preresnet1001", "resnet1202"])
 def test_a_thousand_layers_start_from_finite_numbers(name: str) -> None:
-    model = create_model(name, image_size=4, seed=0)
-    assert model.train()(torch.randn(8, 3, 4, 4)).isfinite().all()
+    model, images = create_model(name, image_size=4, seed=0), torch.randn(8, 3, 4, 4)
+    assert model.eval()(images).isfinite().all()
+    assert model.train()(images).isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["preresnet1001", "resnet1202"])
+def test_a_thousand_layers_start_from_finite_gradients(name: str, training: bool) -> None:
+    model = create_model(name, seed=0).train(training)
+    loss = nn.functional.cross_entropy(model(torch.randn(2, 3, 32, 32)), torch.tensor([0, 9]))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, list(model.parameters())))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name",
+    ["resnet20", "resnet18", "resnet34_c", "resnet18_s2", "plain20", "preresnet18", "preresnet164", "seresnet20"],
+)
+def test_running_variances_start_near_those_of_a_fresh_network(name: str) -> None:
+    """Within a factor of 16: squeeze-and-excitation halves values, max pooling and shortcut A change their size too."""
+    model = create_model(name, image_size=32, seed=0)
+    norms = [norm for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
+    expected = [norm.running_var.mean() for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # only this batch counts
+    model.train()(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    for norm, before in zip(norms, expected, strict=True):
+        assert before / 16 < (norm.running_var + norm.running_mean**2).mean() < before * 16

@@ -38,7 +38,6 @@ class Case:
     dtype: torch.dtype = torch.float32
     by_name: bool = False  # their state dict has our keys: it loads strictly. Otherwise keys are mapped in order
     adaptations: tuple[Adaptation, ...] = ()
-    slow: bool = False  # seconds: CI alone runs it
 
     @property
     def id(self) -> str:
@@ -131,6 +130,7 @@ BY_KEY_MAP = (BIAS, NO_SCALE, NO_AUXILIARY)
 
 torchvision = partial(Case, library="torchvision", by_name=True)
 timm = partial(Case, library="timm")
+timm_pre = partial(timm, dtype=torch.float64, adaptations=(POOLING,))
 keras_double = partial(Case, library="keras", dtype=torch.float64)
 keras_vgg = partial(keras_double, image_size=224, batch=1, adaptations=(DOUBLE, NO_DROPOUT))
 keras_resnet = partial(keras_double, adaptations=(DOUBLE, EPSILON, BIAS))
@@ -145,47 +145,45 @@ def same_names(make: Callable[..., Case], *names: str, **options: Any) -> list[C
 
 CASES: tuple[Case, ...] = (
     # Everything that torchvision has; the auxiliary heads too, for which Inception v3 needs 299 pixels
-    *same_names(torchvision, "alexnet", "googlenet", image_size=224, batch=2),
-    *same_names(torchvision, "vgg11", "vgg11_bn", batch=2),
-    *same_names(torchvision, "vgg13", "vgg16", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", batch=2, slow=True),
-    *same_names(torchvision, "inception_v3", image_size=299, batch=2, slow=True),
-    *same_names(torchvision, "resnet18", "resnet34", "resnet50", "resnext50_32x4d"),
-    *same_names(torchvision, "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", slow=True),
-    *same_names(torchvision, "resnext101_32x8d", "resnext101_64x4d", slow=True),
-    *same_names(torchvision, "densenet121"),
-    *same_names(torchvision, "densenet161", "densenet169", "densenet201", slow=True),
+    *same_names(torchvision, "alexnet", image_size=224, batch=2),
+    *same_names(torchvision, "googlenet", image_size=96, batch=2),
+    *same_names(torchvision, "vgg11", "vgg13", "vgg16", "vgg19", batch=2),
+    *same_names(torchvision, "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", batch=2),
+    *same_names(torchvision, "inception_v3", image_size=299, batch=2),
+    *same_names(torchvision, "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *same_names(torchvision, "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *same_names(torchvision, "wide_resnet50_2", "wide_resnet101_2"),
+    *same_names(torchvision, "densenet121", "densenet161", "densenet169", "densenet201"),
     *same_names(torchvision, "mobilenet_v2"),
     # What timm has beyond it
-    *same_names(timm, "resnet50", "seresnet18", "seresnet34", "seresnet50", "seresnext50_32x4d", by_name=True),
-    *same_names(timm, "seresnet101", "seresnet152", "seresnext101_32x4d", by_name=True, slow=True),
-    timm(model="preresnet50", their_name="resnetv2_50", adaptations=(POOLING,)),
-    timm(model="preresnet101", their_name="resnetv2_101", adaptations=(POOLING,), slow=True),
-    timm(model="preresnet152", their_name="resnetv2_152", adaptations=(POOLING,), slow=True),
-    *same_names(timm, "inception_v4", "inception_resnet_v2", image_size=107, adaptations=(NO_DROPOUT,), slow=True),
+    *same_names(timm, "resnet50", "seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152", by_name=True),
+    *same_names(timm, "seresnext50_32x4d", "seresnext101_32x4d", by_name=True),
+    timm_pre(model="preresnet50", their_name="resnetv2_50"),
+    timm_pre(model="preresnet101", their_name="resnetv2_101"),
+    timm_pre(model="preresnet152", their_name="resnetv2_152"),
+    *same_names(timm, "inception_v4", "inception_resnet_v2", image_size=107, adaptations=(NO_DROPOUT,)),
     timm(model="mobilenet_v1", their_name="mobilenetv1_100", adaptations=(TIMM_RELU,)),
     # What Keras has
-    keras_vgg(model="vgg16", their_name="VGG16", slow=True),
-    keras_vgg(model="vgg19", their_name="VGG19", slow=True),
+    keras_vgg(model="vgg16", their_name="VGG16"),
+    keras_vgg(model="vgg19", their_name="VGG19"),
     keras_resnet(model="resnet50_v1", their_name="ResNet50"),
-    keras_resnet(model="resnet101_v1", their_name="ResNet101", slow=True),
-    keras_resnet(model="resnet152_v1", their_name="ResNet152", slow=True),
+    keras_resnet(model="resnet101_v1", their_name="ResNet101"),
+    keras_resnet(model="resnet152_v1", their_name="ResNet152"),
     keras_double(
         model="inception_v3",
         their_name="InceptionV3",
         image_size=107,
         adaptations=(DOUBLE, NO_DROPOUT, NO_SCALE, NO_AUXILIARY, AVERAGE),
-        slow=True,
     ),
     keras_double(
         model="inception_resnet_v2",
         their_name="InceptionResNetV2",
         image_size=107,
         adaptations=(DOUBLE, NO_DROPOUT, NO_SCALE),
-        slow=True,
     ),
     keras_densenet(model="densenet121", their_name="DenseNet121"),
-    keras_densenet(model="densenet169", their_name="DenseNet169", slow=True),
-    keras_densenet(model="densenet201", their_name="DenseNet201", slow=True),
+    keras_densenet(model="densenet169", their_name="DenseNet169"),
+    keras_densenet(model="densenet201", their_name="DenseNet201"),
     keras_double(
         model="mobilenet_v1", their_name="MobileNet", adaptations=(DOUBLE, NO_DROPOUT, EPSILON, MIRRORED, UNBOUNDED)
     ),

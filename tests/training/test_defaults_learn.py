@@ -9,14 +9,15 @@ import pytest
 import convatlas
 from convatlas.training.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 GUESSING = 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "image_size", "steps"),
     [
-        ("lenet5", 28, 60),
-        ("lenet5_1998", 32, 200),
+        ("lenet5", 16, 60),
+        ("lenet5_1998", 16, 60),
         pytest.param("cnn5_cifar", 16, 120, marks=pytest.mark.slow),
         pytest.param("vgg10_cifar", 32, 60, marks=pytest.mark.slow),
         pytest.param("vgg11_bn_cifar", 32, 80, marks=pytest.mark.slow),
@@ -41,7 +42,7 @@ def test_a_network_learns_by_default(name: str, image_size: int, steps: int, tmp
 
 def test_the_faithful_recipe_of_zeros_does_not_learn_and_says_why(tmp_path: Path) -> None:
     run = convatlas.train(
-        "cnn5_cifar", "digits", recipe="cnn5-cifar10", image_size=16, epochs=5, out=tmp_path / "run", watch=Silent()
+        "cnn5_cifar", "digits", recipe="cnn5-cifar10", image_size=16, steps=5, out=tmp_path / "run", watch=Silent()
     )
     assert "every unit of features" in run.card.findings[0]
     assert run.card.best is not None

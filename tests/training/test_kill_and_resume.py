@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from command_process import start, wait_for
 from convatlas.training import checkpoint
 
-DEADLY = """
-import os, signal, sys
-from pathlib import Path
-from convatlas import files, runs
-deadly = int(sys.argv[1])
-sys.argv = ["convatlas", *sys.argv[2:]]
-replace, seen = Path.replace, 0
-def dying(self, target):
-    global seen
-    seen += 1
-    if seen == deadly:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-Path.replace = dying
-from convatlas.cli import main
-main()
-"""
 TRAIN = ["train", "lenet5", "--data", "digits", "--image-size", "16", "--epochs", "3", "--seed", "5"]
+IN_THE_SECOND_EPOCH = 30  # steps; an epoch has 21
 
 
-def convatlas(*arguments: object, deadly: int = -1) -> int:
-    """Run the command line in a process of its own, which kills itself as it is about to rename its n-th file."""
-    command = [sys.executable, "-c", DEADLY, str(deadly), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).returncode
+def die_at_rename(number: int) -> None:
+    """The process kills itself as it is about to rename its n-th file."""
+    replace, seen = Path.replace, 0
+
+    def dying(self: Path, target: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = dying  # type: ignore[method-assign]
+
+
+def wait_at_step(number: int, mark: Path) -> None:
+    """The process leaves a mark at its n-th step, and goes no farther."""
+    from convatlas.training.learner import Learner
+
+    step, seen = Learner.step, 0
+
+    def waiting(self: Learner, *arguments: object) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            mark.touch()
+            time.sleep(3600)
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    Learner.step = waiting  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    place = tmp_path_factory.mktemp("whole")
+    assert start(place / "log", *TRAIN, "--out", place / "run").finished() == 0
+    return place / "run"
 
 
 def assert_equal_weights(one: Path, other: Path) -> None:
@@ -47,23 +64,23 @@ def assert_equal_weights(one: Path, other: Path) -> None:
         assert all(torch.equal(expected[name], received[name]) for name in expected)
 
 
-def test_a_training_killed_while_it_saves_ends_with_the_same_weights(tmp_path: Path) -> None:
-    assert convatlas(*TRAIN, "--out", tmp_path / "whole") == 0
-    killed = tmp_path / "killed"
+def test_a_training_killed_while_it_saves_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    killed, log = tmp_path / "killed", tmp_path / "log"
     # Before the first step the card is written twice; then five files an epoch, best weights first.
-    assert convatlas(*TRAIN, "--out", killed, deadly=6) == -signal.SIGKILL
-    assert convatlas("train", "--resume", killed, deadly=5) == -signal.SIGKILL
-    assert convatlas("train", "--resume", killed) == 0
-    assert_equal_weights(tmp_path / "whole", killed)
+    first = start(log, *TRAIN, "--out", killed, prepare=die_at_rename, given=(6,))
+    assert first.finished() == -signal.SIGKILL
+    second = start(log, "train", "--resume", killed, prepare=die_at_rename, given=(5,))
+    assert second.finished() == -signal.SIGKILL
+    assert start(log, "train", "--resume", killed).finished() == 0
+    assert_equal_weights(whole, killed)
 
 
-def test_a_training_killed_from_outside_ends_with_the_same_weights(tmp_path: Path) -> None:
-    assert convatlas(*TRAIN, "--out", tmp_path / "whole") == 0
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "convatlas", *TRAIN, "--out", str(killed)])
-    while not checkpoint.exists(killed) and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert convatlas("train", "--resume", killed) == 0
-    assert_equal_weights(tmp_path / "whole", killed)
+def test_a_training_killed_from_outside_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    killed, mark = tmp_path / "killed", tmp_path / "mark"
+    command = start(tmp_path / "log", *TRAIN, "--out", killed, prepare=wait_at_step, given=(IN_THE_SECOND_EPOCH, mark))
+    wait_for(mark, command)
+    command.process.kill()
+    assert command.finished() == -signal.SIGKILL
+    assert checkpoint.load(killed)[0].epoch == 1
+    assert start(tmp_path / "log", "train", "--resume", killed).finished() == 0
+    assert_equal_weights(whole, killed)

@@ -19,6 +19,7 @@ from convatlas.engine.availability import unavailable
 from convatlas.engine.choice import Chooser, LayerChoice, take_turns
 from convatlas.engine.freshness import Form, Values
 from convatlas.engine.graph import Graph, evaluating, trace
+from convatlas.engine.processor import cache_bytes
 from convatlas.engine.program import Program, Weights
 from convatlas.engine.threads import keep_freed_memory
 from convatlas.engine.training_graph import trace_for_training
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SHAPES_KEPT = 3  # programs of other shapes are forgotten, with their memory
 OURS, PYTORCHS = "convatlas", "torch"  # what may run a whole network
+AT_A_TIME = "convatlas, images at a time: "  # a few, so that what one layer writes is in the caches for the next
+LAST_CACHE_SHARE = 0.5  # that the pictures of a layer may fill then
 IN_EVALUATION, IN_TRAINING = "all of it, in evaluation", "all of it, in training"
 TRIED_IMAGES = 16  # of a batch, when a whole training step is compared
 CLEARLY_FASTER = 3.0  # than PyTorch's first call, which is slower than the next ones: no more are waited for
@@ -140,8 +143,15 @@ class _Programs:
 
     def run(self, images: Tensor) -> Tensor:
         """The network's outputs."""
-        if self._chooser.choices.get(IN_EVALUATION) == PYTORCHS:
+        choice = self._chooser.choices.get(IN_EVALUATION, OURS)
+        if choice == PYTORCHS:
             return cast(Tensor, self._model(images))
+        at_a_time = int(choice.removeprefix(AT_A_TIME)) if choice.startswith(AT_A_TIME) else len(images)
+        if at_a_time >= len(images):
+            return self._run(images)
+        return torch.cat([self._run(some) for some in torch.split(images, at_a_time)])
+
+    def _run(self, images: Tensor) -> Tensor:
         program, weights = self._take(images)
         try:
             return cast(Tensor, self._model(images)) if program is None else program(images)
@@ -149,13 +159,25 @@ class _Programs:
             self._give_back(tuple(images.shape), program, weights)
 
     def prepare(self, images: Tensor) -> None:
-        """Build the program, and compare it with the network itself."""
+        """Build the program, and compare it with the network itself, and with fewer images at a time."""
+        program = self._built(images)
+        if program is None or self._graph is None or not self._chooser.measures:
+            return
+        calls: dict[str, Callable[[], object]] = {OURS: lambda: program(images)}
+        few = max(1, int(LAST_CACHE_SHARE * cache_bytes(3)) // max(1, program.bytes_of_an_image))
+        if few <= len(images) // 2 and self._graph.takes_images_one_by_one:
+            smaller = self._built(images[:few])
+            parts = [some for some in torch.split(images, few) if len(some) == few]
+            if smaller is not None:
+                calls[f"{AT_A_TIME}{few}"] = lambda: [smaller(some) for some in parts]
+        calls[PYTORCHS] = lambda: self._model(images)
+        case = f"{_digest(self._model, self._graph.module.code)} {tuple(images.shape)}"
+        self._chooser.choose_network(IN_EVALUATION, case, calls, _compare)
+
+    def _built(self, images: Tensor) -> Program | None:
         program, weights = self._take(images)
         self._give_back(tuple(images.shape), program, weights)
-        if program is not None and self._graph is not None:
-            calls = {OURS: lambda: program(images), PYTORCHS: lambda: self._model(images)}
-            case = f"{_digest(self._model, self._graph.module.code)} {tuple(images.shape)}"
-            self._chooser.choose_network(IN_EVALUATION, case, lambda: _compare(calls))
+        return program
 
     def forget(self) -> None:
         """Give back all memory."""
@@ -244,7 +266,7 @@ class _Training:
                 PYTORCHS: lambda: _step(self._model, self._model, few),
             }
             case = f"{_digest(self._model, str(graph.code))} in training {tuple(few.shape)}"
-            self._chooser.choose_network(IN_TRAINING, case, lambda: _compare(calls))
+            self._chooser.choose_network(IN_TRAINING, case, calls, _compare)
 
 
 def _step(module: nn.Module, model: nn.Module, images: Tensor) -> None:
@@ -256,7 +278,7 @@ def _step(module: nn.Module, model: nn.Module, images: Tensor) -> None:
 
 def _compare(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Milliseconds of each."""
-    ours = take_turns({OURS: calls[OURS]}, rounds=2)
+    ours = take_turns({name: call for name, call in calls.items() if name != PYTORCHS})
     first = take_turns({PYTORCHS: calls[PYTORCHS]}, rounds=1)
     if first[PYTORCHS] > CLEARLY_FASTER * ours[OURS]:
         return ours | first

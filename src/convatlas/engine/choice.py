@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 
 WHOLE = "the network"  # as a layer among others, in an explanation
 ENOUGH_PIXELS = 4096  # of outputs; more of them take longer, but in proportion
-ROUNDS = 3
+ROUNDS = 8  # at most, where other programs disturb
 HOPELESS = 1.5  # times as slow as the fastest: not tried again
+ALIKE = 1.05  # two times that differ by no more are those of an undisturbed machine
 MARGIN = 1.05
 CACHED_BYTES = (2**23, 2**26)  # the least and the most that is read to have the caches forget: 8 and 64 MB
 
@@ -89,10 +90,16 @@ class Chooser:
         self.layers[layer, shape] = LayerChoice(layer, shape, self.choices[shape], times)
         return self.choices[shape]
 
-    def choose_network(self, when: str, case: str, measure: Callable[[], dict[str, float]]) -> None:
-        """Decide what runs a whole network, as ``measure`` finds the milliseconds of each."""
+    def choose_network(
+        self,
+        when: str,
+        case: str,
+        calls: Mapping[str, Callable[[], object]],
+        measure: Callable[[Mapping[str, Callable[[], object]]], dict[str, float]],
+    ) -> None:
+        """Decide which of several calls runs a whole network, as ``measure`` finds the milliseconds of each."""
         if self.measures:
-            self._times[when] = self._compare(case, ("convatlas", "torch"), measure)
+            self._times[when] = self._compare(case, calls.keys(), lambda: measure(calls))
             self.choices[when] = fastest(self._times[when])
             self.layers[WHOLE, when] = LayerChoice(WHOLE, when, self.choices[when], self._times[when])
 
@@ -110,7 +117,7 @@ class Chooser:
             _say_once()
             self._measured[case] = measure()
             with suppress(StorageError):  # it is measured again next time
-                write_json(self._path, self._measured)
+                write_json(self._path, _read(self._path) | self._measured)  # others may have added to it since
         return self._measured[case]
 
     def _choice(self, geometry: Geometry, shape: str, x: Tensor, kernels: Mapping[str, Prepare]) -> str:
@@ -172,18 +179,23 @@ def _measure(geometry: Geometry, x: Tensor, kernels: Mapping[str, Prepare]) -> d
 def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int | None = None) -> dict[str, float]:
     """Milliseconds of each call, the best of several rounds; one that is far behind is not waited for again.
 
-    Before a round the caches are made to forget, as in a network: other layers have used them since.
+    Rounds go on until the best two of whoever may still win are alike: a call that was interrupted by another program
+    is not. Before each the caches are made to forget, as in a network: other layers have used them since.
     """
     least, most = CACHED_BYTES
     elsewhere = torch.zeros(min(max(2 * cache_bytes(3), least), most) // FLOAT)
-    best = dict.fromkeys(calls, math.inf)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    racing = list(calls)
     for number in range(rounds or ROUNDS):
         elsewhere.add_(1)
-        names = [name for name in calls if best[name] <= HOPELESS * min(best.values())]
-        start = number % len(names)  # whoever comes first finds nothing in the caches
-        for name in names[start:] + names[:start]:
-            best[name] = min(best[name], _seconds(calls[name]))
-    return {name: round(seconds * 1000, 4) for name, seconds in best.items()}
+        start = number % len(racing)  # whoever comes first finds nothing in the caches
+        for name in racing[start:] + racing[:start]:
+            times[name] = sorted([*times[name], _seconds(calls[name])])
+        fastest_one = min(each[0] for each in times.values())
+        racing = [name for name in calls if times[name][0] <= HOPELESS * fastest_one]
+        if all(len(times[name]) > 1 and times[name][1] <= ALIKE * times[name][0] for name in racing):
+            break
+    return {name: round(each[0] * 1000, 4) for name, each in times.items()}
 
 
 def _seconds(call: Callable[[], object]) -> float:

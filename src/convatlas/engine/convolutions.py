@@ -178,7 +178,7 @@ def winograd(geometry: Geometry, x: Tensor, transformed: Tensor, y: Tensor, epil
         tasks=-(-tiles // block) * splits,
         work=POSITIONS * tiles * channels * geometry.out_channels,
         owners=(x, y, transformed, epilogue),
-        scratch=POSITIONS * (LANES + v + m + channels) * FLOAT,
+        scratch=(POSITIONS * (LANES + v + m + channels) + LANES) * FLOAT,
         **picture("x", x),
         **picture("y", y),
         **_sizes(geometry, height, width),
@@ -226,7 +226,7 @@ def weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor |
         threads.run(
             GRADIENT_TRANSFORM,
             tasks=-(-(last - first) // GRADIENT_BLOCK),
-            scratch=POSITIONS * (LANES + max(geometry.channels, geometry.out_channels)) * FLOAT,
+            scratch=(POSITIONS * (LANES + max(geometry.channels, geometry.out_channels)) + LANES) * FLOAT,
             **picture("x", x),
             **picture("y", gradient),
             **_sizes(geometry, x.shape[2], x.shape[3]),
@@ -287,7 +287,7 @@ def direct(
         tasks=-(-pixels // block) * splits,
         work=pixels * geometry.depth * geometry.out_channels // geometry.groups,
         owners=(x, y, panels, epilogue, pre_norm),
-        scratch=block * (columns + geometry.depth) * FLOAT,
+        scratch=(block * (columns + geometry.depth) + LANES) * FLOAT,
         **picture("x", x),
         **picture("y", y),
         **_sizes(geometry, x.shape[2], x.shape[3]),
@@ -299,6 +299,7 @@ def direct(
         block=block,
         splits=splits,
         packed=int(pre_norm is not None or not _is_matrix(geometry, x)),
+        even=int(_are_even(y) and (epilogue.residual is None or _are_even(epilogue.residual))),
         deep=cache_bytes(1) // (COLUMNS * FLOAT),
         scale=pre_norm[0].data_ptr() if pre_norm else 0,
         shift=pre_norm[1].data_ptr() if pre_norm else 0,
@@ -310,26 +311,33 @@ def direct(
     return call
 
 
-def depthwise(geometry: Geometry, x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], None]:
+def pack_taps(weight: Tensor) -> Tensor:
+    """Weights [channels, 1, h, w] of a depthwise layer for its kernel: [vectors of channels, h * w, a vector]."""
+    channels = weight.shape[0]
+    padded = functional.pad(weight.reshape(channels, -1).t(), (0, -channels % LANES))
+    return padded.reshape(padded.shape[0], -1, LANES).transpose(0, 1).contiguous()
+
+
+def depthwise(geometry: Geometry, x: Tensor, taps: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], None]:
     """A call that convolves each channel of ``x`` by a kernel of its own.
 
     Args:
         geometry: a depthwise layer.
         x, y: the pictures.
-        weight: [h * w, channels], in one piece.
-        epilogue: what is done to the outputs; not a pool.
+        taps: weights as ``pack_taps`` makes them.
+        epilogue: what is done to the outputs; neither a residual nor a pool.
     """
     job = threads.Job(
         DEPTHWISE,
         tasks=y.shape[0] * y.shape[2],
-        work=y.numel() * len(weight),
-        owners=(x, y, weight, epilogue),
+        work=y.numel() * taps.shape[1],
+        owners=(x, y, taps, epilogue),
         **picture("x", x),
         **picture("y", y),
         **_sizes(geometry, x.shape[2], x.shape[3]),
         **_kernel(geometry),
         **_epilogue(epilogue),
-        weight=weight.data_ptr(),
+        weight=taps.data_ptr(),
     )
 
     def call() -> None:
@@ -354,7 +362,7 @@ def direct_weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> T
     threads.run(
         WEIGHT_GRADIENT,
         tasks=shares.shape[0],
-        scratch=PIXELS * rows * FLOAT,
+        scratch=(PIXELS * rows + LANES) * FLOAT,
         **picture("x", x),
         **_sizes(geometry, x.shape[2], x.shape[3]),
         **_kernel(geometry),
@@ -369,11 +377,16 @@ def direct_weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> T
 
 def _is_matrix(geometry: Geometry, x: Tensor) -> bool:
     """Whether the inputs of neighbouring outputs are equally spaced rows, which need no gathering."""
-    image, _, row, pixel = x.stride()
-    height, width = x.shape[2:]
     is_pointwise = geometry.kernel == (1, 1) and geometry.stride == 1 and geometry.padding == (0, 0)
-    evenly = (height == 1 or row == width * pixel) and (x.shape[0] == 1 or image == height * width * pixel)
-    return is_pointwise and evenly and (height * width > 1 or pixel == image)
+    return is_pointwise and _are_even(x)
+
+
+def _are_even(pixels: Tensor) -> bool:
+    """Whether the pixels of a picture, from row to row and from image to image, are equally far apart."""
+    image, _, row, pixel = pixels.stride()
+    height, width = pixels.shape[2:]
+    evenly = (height == 1 or row == width * pixel) and (pixels.shape[0] == 1 or image == height * width * pixel)
+    return evenly and (height * width > 1 or pixel == image)
 
 
 def _winograd_blocks(tiles: int, geometry: Geometry) -> tuple[int, int]:

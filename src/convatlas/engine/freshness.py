@@ -42,7 +42,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 GLOBAL_HOOKS = tuple(getattr(nn_module, f"_global{name}") for name in HOOKS)
 
 _is_training = attrgetter("training")
-_version, _shape = attrgetter("_version"), attrgetter("shape")
+_version = attrgetter("_version")
 
 
 class Form:
@@ -95,7 +95,8 @@ class Values:
     def __init__(self, model: nn.Module) -> None:
         parts = list(model.modules())
         self._owners: list[dict[str, Any]] = [each for part in parts for each in (part._parameters, part._buffers)]
-        self._tensors = [tensor for tensor in self._held() if tensor is not None]
+        self._found = list(self._held())
+        self._tensors = [tensor for tensor in self._found if tensor is not None]
         self._placed = [tensor for tensor in self._tensors if tensor.device.type == "cpu"]
         self._counted = [tensor for tensor in self._placed if not tensor.is_inference()]  # others have no version
         self._before = self._now()
@@ -107,8 +108,8 @@ class Values:
 
     def hold(self) -> bool:
         """Whether they are what they were, as far as is looked."""
-        tensors = [tensor for tensor in self._held() if tensor is not None]
-        if len(tensors) != len(self._tensors) or not all(map(is_, tensors, self._tensors)):
+        found = list(self._held())
+        if len(found) != len(self._found) or not all(map(is_, found, self._found)):
             return False
         return self._now() == self._before and self._samples.hold()
 
@@ -117,7 +118,8 @@ class Values:
 
     def _now(self) -> list[Any]:
         places = map(Tensor.data_ptr, self._placed)
-        return [*places, *map(_version, self._counted), *map(_shape, self._placed), *map(Tensor.stride, self._placed)]
+        sizes = (*map(Tensor.numel, self._placed), *map(Tensor.stride, self._placed))
+        return [*places, *map(_version, self._counted), *sizes]
 
 
 class _Samples:

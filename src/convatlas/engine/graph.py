@@ -33,6 +33,15 @@ SPLITS = (torch.chunk, torch.split, "chunk", "split")
 ACTIVATIONS = (functional.relu, functional.relu6, functional.silu, functional.hardswish, functional.leaky_relu)
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 SAME_VALUES = (nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity, torch.flatten)  # of the very memory they are given
+# What knows nothing of an image's neighbours:
+MODULES_OF_ONE_IMAGE = (
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU),
+    *(nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.LocalResponseNorm, nn.ZeroPad2d),
+)
+FUNCTIONS_OF_ONE_IMAGE = (
+    *(functional.silu, functional.gelu, functional.hardswish, functional.hardsigmoid, functional.leaky_relu),
+    *(torch.sigmoid, torch.tanh, functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d),
+)
 VIEWS = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "contiguous", "detach")
 
 
@@ -59,6 +68,11 @@ class Convolution:
     def is_open(self) -> bool:
         """Whether its value is still that of the convolution, its bias and its norm alone."""
         return not (self.activation or self.pool or self.residual)
+
+    @property
+    def takes_residual(self) -> bool:
+        """Whether something may be added to its outputs before they are stored."""
+        return not self.pool and not self.geometry.is_depthwise
 
     @property
     def geometry(self) -> Geometry:
@@ -201,6 +215,21 @@ class Graph:
     output: fx.Node
     layers: list[Layer]
     module: fx.GraphModule = field(repr=False)
+
+    @property
+    def takes_images_one_by_one(self) -> bool:
+        """Whether a batch in parts gives the outputs of the whole, as far as is known of all that is called."""
+        return all(not isinstance(layer, Call) or self._is_of_one_image(layer.node) for layer in self.layers)
+
+    def _is_of_one_image(self, node: fx.Node) -> bool:
+        target: Any = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        if type(target) is nn.Flatten:
+            return bool(target.start_dim == 1)
+        if target is torch.flatten:
+            return node.args[1:] == (1,) or node.kwargs == {"start_dim": 1}
+        if isinstance(target, nn.Module):
+            return isinstance(target, MODULES_OF_ONE_IMAGE)
+        return activation_of(target) is not None or target in FUNCTIONS_OF_ONE_IMAGE
 
 
 def scale_and_shift(norm: nn.BatchNorm2d, channels: int) -> tuple[Tensor, Tensor]:
@@ -358,7 +387,7 @@ class _Builder:
             layer = self._alone_so_far(part)
             if part is other or not isinstance(layer, Convolution | Affine):
                 continue
-            if layer.activation or layer.residual or (isinstance(layer, Convolution) and layer.pool):
+            if layer.activation or layer.residual or (isinstance(layer, Convolution) and not layer.takes_residual):
                 continue
             layer.residual = other  # type: ignore[assignment]
             return self._extend(layer, node)
@@ -387,12 +416,17 @@ class _Builder:
     def _alone(self, node: fx.Node, target: Any) -> Layer:
         if isinstance(target, nn.Module):
             return self._module(node, target)
+        if _has_two_operands(node) and target in PRODUCTS:
+            return Affine(node, node.args[0], gate=node.args[1])  # type: ignore[arg-type]
+        if _has_two_operands(node) and target in ADDITIONS:
+            return Affine(node, node.args[0], residual=node.args[1])  # type: ignore[arg-type]
+        return self._function(node, target)
+
+    def _function(self, node: fx.Node, target: Any) -> Layer:
+        if target is functional.adaptive_avg_pool2d and node.args[1:] in ((1,), ((1, 1),)):
+            return Pooling(node, node.args[0], window=None)  # type: ignore[arg-type]
         if target in CONCATENATIONS and _dimension(node) == 1:
             return Concatenation(node, tuple(node.args[0]))  # type: ignore[arg-type]
-        if target in PRODUCTS and _has_two_operands(node):
-            return Affine(node, node.args[0], gate=node.args[1])  # type: ignore[arg-type]
-        if target in ADDITIONS and _has_two_operands(node):
-            return Affine(node, node.args[0], residual=node.args[1])  # type: ignore[arg-type]
         if target is operator.getitem and self._is_part(node):
             return self._part(node)
         return Call(node)

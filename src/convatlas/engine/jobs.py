@@ -76,7 +76,7 @@ CONVOLUTION = Kernel(
     "convolve",
     (
         *(*_picture("x"), *_picture("y"), *_SIZES, *_EPILOGUE, *_KERNEL, "pixels", "block"),
-        *("groups", "weight", "splits", "packed", "deep", "scale", "shift"),
+        *("groups", "weight", "splits", "packed", "even", "deep", "scale", "shift"),
     ),
 )
 WEIGHT_GRADIENT = Kernel(
@@ -84,7 +84,11 @@ WEIGHT_GRADIENT = Kernel(
     "weight_gradient",
     (*_picture("x"), *_SIZES, *_KERNEL, "pixels", "block", "gradient", "shares"),
 )
-DEPTHWISE = Kernel("depthwise", "convolve", (*_picture("x"), *_picture("y"), *_SIZES, *_EPILOGUE, *_KERNEL, "weight"))
+DEPTHWISE = Kernel(
+    "depthwise",
+    "convolve",
+    (*_picture("x"), *_picture("y"), *_SIZES, "bias", "activation", *_KERNEL, "weight"),
+)
 POOLING = Kernel(
     "pooling",
     "pool",

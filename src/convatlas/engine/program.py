@@ -25,6 +25,7 @@ from convatlas.engine.convolutions import (
     direct,
     empty_picture,
     is_picture,
+    pack_taps,
     pack_weight,
     picture,
     transform_weight,
@@ -78,7 +79,7 @@ class Weights:
 
     def taps(self, layer: Convolution) -> Tensor:
         """The weight of a depthwise convolution, channels side by side."""
-        return cast(Tensor, self._once(layer, "depthwise", lambda: layer.folded()[0].flatten(1).t().contiguous()))
+        return cast(Tensor, self._once(layer, "depthwise", lambda: pack_taps(layer.folded()[0])))
 
     def laid_out(self, layer: Convolution, x: Tensor) -> Tensor | None:
         """The weight as oneDNN wants it."""
@@ -162,6 +163,17 @@ class Program:
         self._output = self._values[graph.output]
         if not isinstance(self._output, Tensor):
             raise TypeError("an output that is no tensor")
+
+    @property
+    def bytes_of_an_image(self) -> int:
+        """What the layer with the largest pictures reads and writes, by the image."""
+        read_and_written = ((layer.node, *layer.inputs) for layer in self._graph.layers)
+        sizes = (sum(map(self._values_of, nodes)) for nodes in read_and_written)
+        return FLOAT * max(sizes, default=0) // len(self._input)
+
+    def _values_of(self, node: fx.Node) -> int:
+        value = self._values[node]
+        return value.numel() if isinstance(value, Tensor) else 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images of the shape that the program is for."""

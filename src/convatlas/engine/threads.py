@@ -31,6 +31,7 @@ KEPT_BYTES = 1 << 30
 LEAST_WORK = 400_000  # multiply-adds for a thread: some ten microseconds
 
 Start = Callable[[int, int, int], None]  # address of a function and of its argument, number of threads
+CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 _memory = threading.local()
 
@@ -65,6 +66,7 @@ class Job:
     ) -> None:
         self._owners = tuple(owners)
         self._function = address_of(kernel)
+        self._call = CALL(self._function)
         self._most_threads = max(1, int(min(tasks, work // LEAST_WORK)))
         self._scratch = -(-scratch // ALIGNMENT) * ALIGNMENT
         self._fields = kernel.layout(tasks=tasks, scratch_bytes=self._scratch, **fields)
@@ -75,22 +77,18 @@ class Job:
         threads = min(thread_count(), self._most_threads)
         fields = self._fields
         fields.next = fields.slot = fields.strange = 0
-        fields.scratch = scratch_memory(self._scratch * threads)
-        start(self._function, self._address, threads)
+        if self._scratch:
+            fields.scratch = scratch_memory(self._scratch * threads)
+        if threads == 1:
+            self._call(self._address)
+        else:
+            _parallel_start()(self._function, self._address, threads)
         return fields
 
 
 def run(kernel: Kernel, *, tasks: int, scratch: int = 0, work: float = math.inf, **fields: int) -> Any:
     """Run a kernel once; arguments as for ``Job``."""
     return Job(kernel, tasks=tasks, scratch=scratch, work=work, owners=(), **fields).run()
-
-
-def start(function: int, argument: int, threads: int) -> None:
-    """Call ``function(argument)`` on so many threads, this one among them, and wait for all."""
-    if threads == 1:
-        _call(function, argument)
-    else:
-        _parallel_start()(function, argument, threads)
 
 
 def scratch_memory(size: int) -> int:
@@ -111,10 +109,6 @@ def workspace(name: str, size: int) -> Tensor:
             block = torch.empty(size)
         setattr(_memory, name, block)
     return block[:size]
-
-
-def _call(function: int, argument: int) -> None:
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
 
 
 @cache
@@ -148,8 +142,9 @@ def _pool_start() -> Start:
 
     def start_on_pool(function: int, argument: int, threads: int) -> None:
         # A task that finds nothing left to do returns at once, so it does not matter how many of these really run.
-        helpers = [pool.submit(_call, function, argument) for _ in range(threads - 1)]
-        _call(function, argument)
+        call = CALL(function)
+        helpers = [pool.submit(call, argument) for _ in range(threads - 1)]
+        call(argument)
         for helper in helpers:
             helper.result()
 

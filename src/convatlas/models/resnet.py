@@ -20,9 +20,6 @@ Differences from the papers, resnet50, resnet101, resnet152, seresnet50, seresne
 Differences from the papers, resnet34_a, resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202
   - The channels of zeros on shortcuts come after those that are there; the paper does not say where.
 
-Differences from the papers, resnet1202
-  - A fresh one overflows in evaluation: until batch norms have seen images, 600 blocks add up. Training is not touched.
-
 Differences from the papers, resnet18_cifar
   - The paper's networks for small images are resnet20 to resnet1202. This popular form is its ResNet-18 with a 3x3
     convolution of stride 1 and no pooling for a stem.
@@ -57,9 +54,10 @@ Differences from the papers, seresnet18, seresnet34, seresnet20
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -282,6 +280,21 @@ class Block(nn.Module):
             return residual
         return residual + (maps if self.downsample is None else self.downsample(maps))
 
+    def start_variances(self, size: float) -> float:
+        """Start running variances at what fresh weights make of a map of this mean square; return that of the output.
+
+        A convolution that he_normal has filled doubles a mean square, and ReLU halves it where values lie around zero:
+        only norms that see the map as it came, however large, start at another number than 1.
+        """
+        convolved = 1.0 if self.form.preactivated else 2 * size
+        if not self.follows_activation:
+            start_variance([self.bn1], size if self.form.preactivated else convolved)
+        start_variance(self.downsample or [], convolved)
+        if self.form.shortcut != "none" and not self.projects:
+            return size + 1
+        brought = 0.0 if self.form.shortcut == "none" else 1.0 if self.form.normalized_shortcut else convolved
+        return brought + 1 if self.form.preactivated else (brought + 1) / 2
+
 
 class ResNet(Classifier):
     """A stem, three or four stages of blocks, the mean of the map, one linear layer.
@@ -324,6 +337,28 @@ class ResNet(Classifier):
         """Feature map [N, C, h, w] -> logits [N, num_classes]."""
         logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(feature_map), 1))
         return logits
+
+    def initialize(self) -> None:
+        """As every classifier; and each running variance starts at the variance that a fresh network has there.
+
+        Blocks add up: behind the n-th, the map has about n times the variance it had before the first. With running
+        variances of 1 each block would double it instead, and 600 blocks make infinity of an image in evaluation. The
+        weights are as published; of running variances, which training finds by itself, the papers say nothing.
+        """
+        super().initialize()
+        start_variance([self.bn1], 2.0)  # images have one of about 1
+        size = 0.5  # mean square of the map, behind the stem's norm and ReLU
+        for name in self.stage_names:
+            for block in self.get_submodule(name).children():
+                size = cast("Block", block).start_variances(size)
+        start_variance(self.last_activation, size)
+
+
+def start_variance(layers: Iterable[nn.Module], variance: float) -> None:
+    """Before anything is learnt, the norms among these layers expect this variance."""
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
+            nn.init.constant_(layer.running_var, variance)
 
 
 def stage(form: BlockForm, in_channels: int, width: int, blocks: int, *, is_first: bool) -> nn.Sequential:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convatlas.engine.codegen import vectors
-from convatlas.engine.kernels.epilogue import finished, output_place, residual_place
+from convatlas.engine.kernels.epilogue import bounds_of, finished, output_place, residual_place
 from convatlas.engine.kernels.simd import BYTES, load, store
 
 
@@ -20,7 +20,7 @@ def scale_and_shift(job: Any, task: int, scratch: int) -> None:
     y = output_place(job, image, row, 0)
     residual = residual_place(job, image, row, 0)
     scale = job.scale + image * job.scale_image * BYTES if job.scale != 0 else 0
-    shift, activation = job.shift, job.activation
+    shift, bounds = job.shift, bounds_of(job)
     x_pixel, y_pixel, residual_pixel = job.x_pixel, job.y_pixel, job.residual_pixel
     for _ in range(job.width):
         for channel, mask in vectors(job.channels):
@@ -29,7 +29,7 @@ def scale_and_shift(job: Any, task: int, scratch: int) -> None:
                 value = value * load(scale, channel, mask)
             if shift != 0:
                 value = value + load(shift, channel, mask)
-            store(y, channel, finished(value, residual, channel, activation, mask), mask)
+            store(y, channel, finished(value, residual, channel, bounds, mask), mask)
         x += x_pixel * BYTES
         y += y_pixel * BYTES
         if residual != 0:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from convatlas.engine.codegen import vectors
+from convatlas.engine.codegen import static, vectors
 from convatlas.engine.jobs import COLUMNS, LANES, ROWS
-from convatlas.engine.kernels.epilogue import bias_of, finished, output_place, residual_place
+from convatlas.engine.kernels.epilogue import bias_of, bounded, bounds_of, finished, output_place, residual_place
 from convatlas.engine.kernels.products import (
     accumulate,
     empty_tile,
+    load_tile,
     product_of_rows,
     store_tile,
 )
@@ -84,29 +85,118 @@ def finish_pixel(job: Any, place: Any, sums: int, first: int, count: int) -> Non
     image, row, column = place
     y = output_place(job, image, row, column)
     residual = residual_place(job, image, row, column)
-    activation = job.activation
+    bounds = bounds_of(job)
     for index, mask in vectors(count):
         channel = first + index
         value = load(sums, index) + bias_of(job, channel, mask)
-        store(y, channel, finished(value, residual, channel, activation, mask), mask)
+        store(y, channel, finished(value, residual, channel, bounds, mask), mask)
 
 
-def multiply_block(a: int, a_row: int, rows: int, depth: int, deep: int, panels: int, columns: int, sums: int) -> None:
-    """``sums[rows, columns] = a[rows, depth] @ panels``, ``deep`` of the depth at a time.
+def piece_of(panels: int, column: int, depth: int, start: int, width: int) -> int:
+    """Where row ``start`` of the panel that begins at a column is."""
+    return panels + (column * depth + start * width) * BYTES
 
-    A panel that deep fills the fastest cache; then the sums are visited again.
-    """
+
+def multiply_piece(
+    a: int, a_row: int, rows: int, depth: int, start: int, count: int, panels: int, columns: int, sums: int
+) -> None:
+    """``sums[rows, columns] = a[rows, start : start + count] @ panels``, or ``+=`` for all but the first piece."""
     whole = columns // COLUMNS * COLUMNS
-    for start in range(0, depth, deep):
-        count = min(deep, depth - start)
-        from_a = a + start * BYTES
-        onto = start > 0
-        for column in range(0, whole, COLUMNS):
-            b = panels + (column * depth + start * COLUMNS) * BYTES
-            product_of_rows(from_a, a_row, 1, b, COLUMNS, sums + column * BYTES, columns, count, onto, rows, 2)
-        if whole < columns:
-            b = panels + (whole * depth + start * LANES) * BYTES
-            product_of_rows(from_a, a_row, 1, b, LANES, sums + whole * BYTES, columns, count, onto, rows, 1)
+    at, onto = a + start * BYTES, start > 0
+    for column in range(0, whole, COLUMNS):
+        b, c = piece_of(panels, column, depth, start, COLUMNS), sums + column * BYTES
+        product_of_rows(at, a_row, 1, b, COLUMNS, c, columns, count, onto, rows, 2)
+    if whole < columns:
+        b, c = piece_of(panels, whole, depth, start, LANES), sums + whole * BYTES
+        product_of_rows(at, a_row, 1, b, LANES, c, columns, count, onto, rows, 1)
+
+
+def with_bias(job: Any, sums: Any, channel: int) -> Any:
+    """A tile of sums and the bias of its channels."""
+    biases = [bias_of(job, channel + half * LANES, None) for half in static(len(sums[0]))]
+    return [[row[half] + biases[half] for half in static(len(row))] for row in sums]
+
+
+def with_residual(job: Any, sums: Any, pixel: int, channel: int) -> Any:
+    """A tile of sums and what is added to each of them."""
+    residual, apart = job.residual + (pixel * job.residual_pixel + channel) * BYTES, job.residual_pixel
+    return [
+        [sums[row][half] + load(residual + row * apart * BYTES, half * LANES) for half in static(len(sums[row]))]
+        for row in static(len(sums))
+    ]
+
+
+def store_outputs(job: Any, sums: Any, pixel: int, channel: int) -> None:
+    """A tile of outputs to where it goes: whole vectors of pixels that are equally far apart."""
+    y, apart = job.y + (pixel * job.y_pixel + channel) * BYTES, job.y_pixel
+    bounds = bounds_of(job)
+    for row in static(len(sums)):
+        for half in static(len(sums[row])):
+            store(y + row * apart * BYTES, half * LANES, bounded(sums[row][half], bounds))
+
+
+def multiply_tile(
+    job: Any, a: int, a_row: int, b: int, count: int, c: int, c_row: int, onto: bool, pixel: int, channel: int,
+    rows: int, halves: int,
+) -> None:  # fmt: skip
+    """The last piece of a tile of outputs, finished while its sums are in registers."""
+    sums = load_tile(c, c_row, rows, halves) if onto else empty_tile(rows, halves)
+    for _ in range(count):
+        prefetch(b, halves * LANES)
+        sums = accumulate(sums, a, a_row, b)
+        a += BYTES
+        b += halves * LANES * BYTES
+    sums = with_bias(job, sums, channel)
+    if job.residual != 0:
+        sums = with_residual(job, sums, pixel, channel)
+    store_outputs(job, sums, pixel, channel)
+
+
+def multiply_last_piece(
+    job: Any, a: int, a_row: int, rows: int, depth: int, start: int, panels: int, columns: int, sums: int, first: int,
+    channel: int,
+) -> None:  # fmt: skip
+    """The outputs of whole tiles of pixels, from what the pieces before have left in ``sums``."""
+    whole = columns // COLUMNS * COLUMNS
+    count, onto = depth - start, start > 0
+    for column in range(0, whole, COLUMNS):
+        b = piece_of(panels, column, depth, start, COLUMNS)
+        for row in range(0, rows, ROWS):
+            at, c = a + (row * a_row + start) * BYTES, sums + (row * columns + column) * BYTES
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, channel + column, ROWS, 2)
+    if whole < columns:
+        b = piece_of(panels, whole, depth, start, LANES)
+        pairs = rows // (2 * ROWS) * (2 * ROWS)
+        for row in range(0, pairs, 2 * ROWS):
+            at, c = a + (row * a_row + start) * BYTES, sums + (row * columns + whole) * BYTES
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, channel + whole, 2 * ROWS, 1)
+        if pairs < rows:
+            at, c = a + (pairs * a_row + start) * BYTES, sums + (pairs * columns + whole) * BYTES
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + pairs, channel + whole, ROWS, 1)
+
+
+def multiply_block(
+    job: Any, a: int, a_row: int, rows: int, depth: int, panels: int, columns: int, sums: int, first: int, channel: int,
+    count: int,
+) -> None:  # fmt: skip
+    """The outputs of a block of pixels, a piece of the depth at a time: a panel that deep fills the fastest cache."""
+    last = (depth - 1) // job.deep * job.deep
+    for start in range(0, last, job.deep):
+        multiply_piece(a, a_row, rows, depth, start, job.deep, panels, columns, sums)
+    whole = rows // ROWS * ROWS if job.even != 0 and count == columns else 0
+    multiply_last_piece(job, a, a_row, whole, depth, last, panels, columns, sums, first, channel)
+    if whole < rows:
+        at, to = a + whole * a_row * BYTES, sums + whole * columns * BYTES
+        multiply_piece(at, a_row, rows - whole, depth, last, depth - last, panels, columns, to)
+        finish_pixels(job, first + whole, rows - whole, to, columns, channel, count)
+
+
+def finish_pixels(job: Any, first: int, rows: int, sums: int, columns: int, channel: int, count: int) -> None:
+    """The outputs of pixels one by one, wherever they lie."""
+    place = place_of(job, first)
+    for pixel in range(rows):
+        finish_pixel(job, place, sums + pixel * columns * BYTES, channel, count)
+        place = next_place(job, place)
 
 
 def multiply_taps(
@@ -181,13 +271,10 @@ def convolve(job: Any, task: int, scratch: int) -> None:
         for number in range(count // outputs):
             group = from_channel // outputs + number
             multiply_group(job, a, a_row, rows, group, sums + number * outputs * BYTES, columns)
+        finish_pixels(job, first, rows, sums, columns, from_channel, count)
     else:
         weight = job.weight + from_channel * depth * BYTES
-        multiply_block(a, a_row, rows, depth, job.deep, weight, columns, sums)
-    place = place_of(job, first)
-    for pixel in range(rows):
-        finish_pixel(job, place, sums + pixel * columns * BYTES, from_channel, count)
-        place = next_place(job, place)
+        multiply_block(job, a, a_row, rows, depth, weight, columns, sums, first, from_channel, count)
 
 
 def weight_gradient(job: Any, task: int, scratch: int) -> None:

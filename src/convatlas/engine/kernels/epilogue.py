@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from convatlas.engine.jobs import RELU6
 from convatlas.engine.kernels.simd import BYTES, constant, larger, load, smaller
 
 
-def activated(value: Any, activation: int) -> Any:
+def bounds_of(job: Any) -> Any:
+    """Between which two numbers the activation keeps outputs; no branch is then needed for each of them."""
+    activation = job.activation
+    lower = constant(0) if activation != 0 else constant(-math.inf)
+    upper = constant(6) if activation == RELU6 else constant(math.inf)
+    return lower, upper
+
+
+def bounded(value: Any, bounds: Any) -> Any:
     """ReLU or ReLU6 of a vector, or the vector; a NaN stays."""
-    if activation != 0:
-        value = larger(constant(0), value)
-        if activation == RELU6:
-            value = smaller(constant(6), value)
-    return value
+    return smaller(bounds[1], larger(bounds[0], value))
 
 
-def finished(value: Any, residual: int, index: int, activation: int, mask: Any) -> Any:
+def finished(value: Any, residual: int, index: int, bounds: Any, mask: Any) -> Any:
     """A vector of outputs with the residual at an index, where there is one, and the activation."""
     if residual != 0:
         value = value + load(residual, index, mask)
-    return activated(value, activation)
+    return bounded(value, bounds)
 
 
 def bias_of(job: Any, channel: int, mask: Any) -> Any:

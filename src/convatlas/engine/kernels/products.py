@@ -85,13 +85,22 @@ def product_of_rows(
     halves: int,
 ) -> None:
     """The same for any number of rows, made up to a multiple of ``FEWER``: there ``a`` is read and ``c`` is written."""
-    whole = (rows + FEWER - 1) // ROWS * ROWS
-    for row in range(0, whole, ROWS):
-        at = a + row * a_row * BYTES
-        product(at, a_row, a_step, b, b_step, c + row * c_row * BYTES, c_row, depth, onto, ROWS, halves)
+    done = rows // tall(halves) * tall(halves)
+    for row in range(0, done, tall(halves)):
+        at, to = a + row * a_row * BYTES, c + row * c_row * BYTES
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, tall(halves), halves)
+    whole = done + (rows - done + FEWER - 1) // ROWS * ROWS
+    for row in range(done, whole, ROWS):
+        at, to = a + row * a_row * BYTES, c + row * c_row * BYTES
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, ROWS, halves)
     if whole < rows:
-        at = a + whole * a_row * BYTES
-        product(at, a_row, a_step, b, b_step, c + whole * c_row * BYTES, c_row, depth, onto, FEWER, halves)
+        at, to = a + whole * a_row * BYTES, c + whole * c_row * BYTES
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, FEWER, halves)
+
+
+def tall(halves: int) -> int:
+    """Rows of the tile that has as many sums as there are registers for: twice as many where it is half as wide."""
+    return 2 * ROWS // halves
 
 
 def product_with_panels(
@@ -106,7 +115,10 @@ def product_with_panels(
     rows: int,
     columns: int,
 ) -> None:
-    """``c[rows, columns] = a[rows, depth] @ panels``; columns are whole vectors, panels are ``panel_depth`` deep."""
+    """``c[rows, columns] = a[rows, depth] @ panels``, or ``+=`` where ``onto``; columns are whole vectors.
+
+    Panels are ``panel_depth`` deep, of which the first ``depth`` rows are used.
+    """
     whole = columns // COLUMNS * COLUMNS
     for column in range(0, whole, COLUMNS):
         b = panels + column * panel_depth * BYTES

@@ -282,12 +282,12 @@ def store_all(address: int, stride: int, values: Any, mask: Any = None) -> None:
 
 
 def copy(source: int, target: int, count: int) -> None:
-    """``count`` values, any number."""
+    """``count`` values, then zeros up to a whole vector: for memory that is filled from its beginning to its end."""
     for index, mask in vectors(count):
-        store(target, index, load(source, index, mask), mask)
+        store(target, index, load(source, index, mask))
 
 
 def clear(target: int, count: int) -> None:
-    """``count`` zeros."""
-    for index, mask in vectors(count):
-        store(target, index, constant(0), mask)
+    """``count`` zeros, made up to whole vectors."""
+    for index in range(0, count, LANES):
+        store(target, index, constant(0))

@@ -13,7 +13,14 @@ from typing import Any
 
 from convatlas.engine.codegen import static, vectors
 from convatlas.engine.jobs import APART, COLUMNS, LANES, POSITIONS, TILE
-from convatlas.engine.kernels.epilogue import activated, bias_of, finished, output_place, residual_place
+from convatlas.engine.kernels.epilogue import (
+    bias_of,
+    bounded,
+    bounds_of,
+    finished,
+    output_place,
+    residual_place,
+)
 from convatlas.engine.kernels.products import product_of_rows, product_with_panels
 from convatlas.engine.kernels.simd import (
     BYTES,
@@ -142,11 +149,11 @@ def output_pair(half: int, bias: Any) -> Any:
 
 
 def store_row(values: Any, y: int, y_pixel: int, residual: int, residual_pixel: int, how: Any, wide: int) -> None:
-    """A row of a tile's outputs, as far as they lie inside the picture; ``how`` is the activation and the mask."""
-    activation, mask = how
+    """A row of a tile's outputs, as far as they lie inside the picture; ``how`` is bounds and mask."""
+    bounds, mask = how
     for column in static(TILE):
         if column < wide:
-            value = finished(values[column], residual, column * residual_pixel, activation, mask)
+            value = finished(values[column], residual, column * residual_pixel, bounds, mask)
             store(y, column * y_pixel, value, mask)
 
 
@@ -157,13 +164,13 @@ def largest_of(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 def store_pooled(values: Any, y: int, y_pixel: int, how: Any, wide: int) -> None:
     """The largest of each 2x2 outputs that lie inside the picture."""
-    activation, mask = how
+    bounds, mask = how
     upper, lower = values
     for pair in static(TILE // 2):
         left, right = 2 * pair, 2 * pair + 1
         if right < wide:
             largest = largest_of(upper[left], upper[right], lower[left], lower[right])
-            store(y, pair * y_pixel, activated(largest, activation), mask)
+            store(y, pair * y_pixel, bounded(largest, bounds), mask)
 
 
 def half_transform(m: int, apart: int, half: int) -> None:
@@ -173,11 +180,10 @@ def half_transform(m: int, apart: int, half: int) -> None:
         store_all(half + column * LANES * BYTES, PATCH * LANES, values)
 
 
-def store_pair(job: Any, values: Any, image: int, top: int, left: int, channel: int, mask: Any) -> None:
+def store_pair(job: Any, values: Any, image: int, top: int, left: int, channel: int, how: Any) -> None:
     """Two rows of a tile's outputs from (top, left) on, as far as they lie inside the picture."""
     wide = min(TILE, job.out_width - left)
     is_pair = top + 1 < job.out_height
-    how = (job.activation, mask)
     if job.pool != 0:
         if is_pair:
             y = output_place(job, image, top // 2, left // 2) + channel * BYTES
@@ -197,6 +203,7 @@ def store_pair(job: Any, values: Any, image: int, top: int, left: int, channel: 
 def transform_outputs(job: Any, tile: int, m: int, apart: int, half: int, first: int, count: int, strange: Any) -> Any:
     """Y of one tile, ``count`` channels from ``first`` on; ``strange`` becomes NaN if an output is not finite."""
     image, top, left = place_of(job, tile)
+    bounds = bounds_of(job)
     for index, mask in vectors(count):
         channel = first + index
         half_transform(m + index * BYTES, apart, half)
@@ -205,7 +212,7 @@ def transform_outputs(job: Any, tile: int, m: int, apart: int, half: int, first:
             values = output_pair(half + pair * PATCH * LANES * BYTES, bias)
             sums = [(row[0] + row[1]) + (row[2] + row[3]) for row in values]
             strange = multiply_add(constant(0), sums[0] + sums[1], strange)
-            store_pair(job, values, image, top + pair, left, channel, mask)
+            store_pair(job, values, image, top + pair, left, channel, (bounds, mask))
     return strange
 
 
