@@ -102,8 +102,13 @@ def _tried_in_order(calls: Sequence[Call], keeper: Keeper | None) -> Iterator[Ta
             break
         taken = _tried(call, keeper)
         yield taken
-        if taken is not None and taken.results is not None and _sizes(taken.results) != _sizes(call.results):
+        if taken is not None and is_surprising(taken, call):
             surprising = call.operator
+
+
+def is_surprising(taken: Taken, call: Call) -> bool:
+    """Whether a call gives tensors of other sizes than it says."""
+    return taken.results is not None and _sizes(taken.results) != _sizes(call.results)
 
 
 def _sizes(results: Results) -> list[int]:

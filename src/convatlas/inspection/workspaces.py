@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +22,7 @@ from convatlas.errors import StorageError
 from convatlas.files import cache_directory, write_text
 from convatlas.inspection.calls import Call, Form, GrowingCall, text_of
 from convatlas.inspection.machine import Machine, free_bytes
-from convatlas.inspection.trial import Keeper, Taken, between, try_calls
+from convatlas.inspection.trial import Keeper, Taken, between, is_surprising, try_calls
 
 FORMAT = 1  # of the file; another one is not read
 LARGEST_FILE = 2**26  # bytes; what is larger was not written here
@@ -121,12 +121,23 @@ class Workspaces:
         return _Trial(f"{text} {self._keeper.version}" if is_ours and self._keeper else text, images, call)
 
     def _try(self, trials: Iterable[_Trial]) -> None:
-        missing = {(trial.text, trial.images): trial for trial in trials if self._answer(trial) is None}
+        missing = {(trial.text, trial.images): trial for trial in self._safe(trials) if self._answer(trial) is None}
         calls = [trial.call for trial in missing.values()]
         for trial, taken in zip(missing.values(), try_calls(calls, self._keeper) if calls else (), strict=False):
             if taken is not None:
                 self._answers.setdefault(trial.text, {})[str(trial.images)] = taken
                 self._has_asked = True
+
+    def _safe(self, trials: Iterable[_Trial]) -> Iterator[_Trial]:
+        """Those before one of which is known that it gives tensors of other sizes than it says."""
+        surprising = None
+        for trial in trials:
+            if surprising not in (None, trial.call.operator):
+                return
+            yield trial
+            answer = self._answer(trial)
+            if answer is not None and is_surprising(answer, trial.call):
+                surprising = trial.call.operator
 
     def _answer(self, trial: _Trial) -> Taken | None:
         return self._answers.get(trial.text, {}).get(str(trial.images))
