@@ -11,7 +11,8 @@ its own: what the network, the optimizer and the batch hold, and the most that P
 top during a prediction and two training steps. Beside it the textbook formula (three times the weights and twice the
 outputs of all layers) and, for the 12 networks, torchinfo's "estimated total size", where torchinfo can be imported.
 
-What operators take is asked in a new cache, so planning is timed cold, and again warm, in another process.
+What operators take is asked in a new cache: planning is timed with what earlier networks of the run have left in it,
+and, without --all, again with all of it, in another process. Ctrl-C ends a run early, with the rows it has.
 
 --save keeps the figures in results/, with the hardware.
 """
@@ -99,7 +100,7 @@ class Row:
     textbook: int
     torchinfo: int | None
     cold_seconds: float
-    warm_seconds: float
+    warm_seconds: float | None
     not_counted: tuple[str, ...]
 
     @property
@@ -111,9 +112,9 @@ class Row:
         )
 
 
-def compare(case: Case, formulas: bool) -> Row:
+def compare(case: Case, *, again: bool, formulas: bool) -> Row:
     plan, cold = in_own_process("memory", "predict", case)
-    _, warm = in_own_process("memory", "predict", case)
+    warm = in_own_process("memory", "predict", case)[1] if again else None
     inference, training = in_own_process("memory", "measure", case)
     torchinfo = in_own_process("memory", "by_torchinfo", case) if formulas else None
     return Row(
@@ -276,6 +277,14 @@ def table(rows: list[Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def line_of(row: Row) -> str:
+    inference, training = row.errors
+    return (
+        f"{row.network} {row.shape} {row.layout}: training {training:+.2%}, inference {inference:+.2%}, "
+        f"planned in {row.cold_seconds:.1f} s"
+    )
+
+
 def megabytes(size: int) -> str:
     return f"{size / MEGABYTE:,.1f}"
 
@@ -295,7 +304,9 @@ def summary_of(rows: list[Row]) -> dict[str, Any]:
             where = f"{worst.network}, {worst.layout}"
             summary[name] = {"median": statistics.median(each.values()), "worst": each[worst], "worst at": where}
     for name in ("cold_seconds", "warm_seconds"):
-        seconds = [getattr(row, name) for row in rows]
+        seconds = [seconds for row in rows if (seconds := getattr(row, name)) is not None]
+        if not seconds:
+            continue
         summary[name] = {"median": statistics.median(seconds), "worst": max(seconds)}
     return summary
 
@@ -349,17 +360,12 @@ def main() -> None:
     with contextlib.suppress(metadata.PackageNotFoundError):
         where["torchinfo"] = metadata.version("torchinfo")
     print(f"{where['cpu']}, {where['cores']} cores, torch {where['torch']} {where['pretends'] or ''}\n", flush=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as cache:
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as cache, contextlib.suppress(KeyboardInterrupt):
         os.environ["CONVATLAS_CACHE"] = cache  # for the processes that plan
         for case in cases_of(arguments):
-            rows.append(compare(case, formulas=not (arguments.all or arguments.foreign)))
-            inference, training = rows[-1].errors
-            print(
-                f"{case.network} {case.shape} {case.layout}: training {training:+.2%}, inference {inference:+.2%}, "
-                f"planned in {rows[-1].cold_seconds:.1f} s, again in {rows[-1].warm_seconds:.1f} s",
-                flush=True,
-            )
+            rows.append(compare(case, again=not arguments.all, formulas=not (arguments.all or arguments.foreign)))
+            print(line_of(rows[-1]), flush=True)
     print("", *table(rows), "", sep="\n")
     for name, errors in summary_of(rows).items():
         print(name, errors)

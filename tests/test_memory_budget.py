@@ -17,7 +17,7 @@ from convatlas import memory_budget
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RecipeError
-from convatlas.memory_budget import fit_recipe, parse_memory
+from convatlas.memory_budget import fit_recipe, parse_memory, shortage
 from convatlas.models import create_model
 from convatlas.training.progress import Silent
 from convatlas.training.recipe import Recipe
@@ -118,6 +118,34 @@ def test_a_small_set_bounds_the_batch() -> None:
     small = replace(DATASET, train=images(20))
     network = create_model("cnn5_cifar", seed=0)
     assert fit_recipe(10**9, network, RECIPE, small, PREPROCESSING, engine="torch") == (RECIPE, None)
+
+
+def shortage_with(free: int | None, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> str | None:
+    monkeypatch.setattr(memory_budget, "free_bytes", lambda: free)
+    network = create_model("cnn5_cifar", seed=0)
+    return shortage(network, recipe, DATASET, PREPROCESSING, engine="torch")
+
+
+def test_a_shortage_names_the_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = shortage_with(500_000_000, monkeypatch)
+    assert finding is not None
+    assert "batches of 1024 take" in finding
+    assert "--memory 990MB" in finding
+    fitting = int(re.findall(r"--set batch_size=(\d+)", finding)[0])
+    assert fit(990_000_000, RECIPE.updated(batch_size=fitting)) == (RECIPE.updated(batch_size=fitting), None)
+    assert shortage_with(500_000_000, monkeypatch, RECIPE.updated(batch_size=fitting)) is None
+
+
+def test_there_may_be_no_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "smaller network" in str(shortage_with(1_000_000, monkeypatch))
+
+
+@pytest.mark.parametrize("free", [None, 10**13])
+def test_where_there_is_plenty_or_nobody_says_nothing_is_planned(
+    free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(memory_budget, "Rehearsal")
+    assert shortage_with(free, monkeypatch) is None
 
 
 class Listening(Silent):

@@ -111,6 +111,8 @@ def train(  # noqa: PLR0913, what a person may want to say
             )
             if finding is not None:
                 watching.finding(finding)
+        elif is_main():
+            _warn_of_shortage(network, chosen, dataset, preprocessing, engine, watching)
         shape = batch_shape(chosen, dataset, preprocessing)
         card = Card(
             created=timestamp(),
@@ -170,6 +172,9 @@ def resume(
     network = _fresh_network(opened.card.model, recipe)
     shape = batch_shape(recipe, dataset, opened.card.preprocessing)
     with closing(watch or RichWatch()) as watching:
+        if is_main():
+            by: Engine = engine or ("auto" if opened.card.engine.name == "convatlas" else "torch")
+            _warn_of_shortage(network, recipe, dataset, opened.card.preprocessing, by, watching)
         engine_card = _engine(network, shape, recipe, watching, asked=engine, recorded=opened.card.engine)
         _update(opened, data=_data_card(dataset), engine=engine_card)
         return _fit(opened, network, dataset, recipe, watching, resume=has_checkpoint)
@@ -233,6 +238,17 @@ def _memory_limit(memory: str | int | None) -> int | None:
     from convatlas.memory_budget import parse_memory
 
     return parse_memory(memory)
+
+
+def _warn_of_shortage(
+    network: Classifier, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing, engine: Engine, watch: Watch
+) -> None:
+    """Before anything large is allocated: the engine is already compared on whole batches."""
+    from convatlas.memory_budget import shortage
+
+    finding = shortage(network, recipe, dataset, preprocessing, engine=engine)
+    if finding is not None:
+        watch.finding(finding)
 
 
 def _engine(

@@ -1,5 +1,7 @@
 """Training within a given amount of memory: how much a process will take, and the largest batch that fits.
 
+Where no amount is given, a training that will take more than is free is told of before it begins.
+
 A process holds the interpreter and its libraries, the tensors that ``inspection.memory`` plans, what the CPU engine
 keeps beside them, and batches of pixels. Images that are mapped from the disk are the system's cache, which it gives
 back when memory is short; they are not counted.
@@ -11,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +23,10 @@ from torch import nn
 from convatlas.acceleration import Engine
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import RecipeError
-from convatlas.inspection.memory import MemoryPlan, largest_batch, plan_memory
+from convatlas.errors import InspectionError, RecipeError
+from convatlas.inspection.machine import free_bytes
+from convatlas.inspection.memory import MemoryPlan, Rehearsal, largest_batch
+from convatlas.inspection.outputs import layer_bytes
 from convatlas.training.learner import batch_shape, needs_torch
 from convatlas.training.optimizers import build_optimizer
 from convatlas.training.processes import processes
@@ -38,6 +43,10 @@ FRAGMENTED = 0.10
 
 # The engine, by its own constants: 36 products take the place of 9, of at least 128 tiles at once.
 FLOAT, POSITIONS, LEAST_TILES = 4, 36, 128
+
+# A bound that costs one forward pass: weights, their gradients, two numbers each of an optimizer, a moving average; and
+# what layers read and write. What operators take for themselves has the other half of the free memory.
+COPIES_OF_WEIGHTS = 5
 
 
 def parse_memory(text: str) -> int:
@@ -88,8 +97,7 @@ def fit_recipe(
     wanted = batch_shape(recipe, dataset, preprocessing)[0]
     if need(wanted) <= limit_bytes:
         return recipe, None
-    has_batch_norm = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())
-    least = min(wanted, 2 if has_batch_norm else 1)
+    least = _least_batch(network, wanted)
     fitting = largest_batch(limit_bytes, need, least=least, most=wanted)
     if fitting is None:
         bare = replace(need, with_engine=False)(least)
@@ -112,6 +120,52 @@ def fit_recipe(
         f"to train within {_gigabytes(limit_bytes)} of memory, {what}: {_gigabytes(need(fitting))} are planned instead "
         f"of {_gigabytes(need(wanted))}"
     )
+
+
+def shortage(
+    network: nn.Module, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing, *, engine: Engine = "auto"
+) -> str | None:
+    """In one line, that a training will take more memory than is free, and what to do; None where it will not.
+
+    A network that is far from filling the memory is not planned: one forward pass tells. None also where the system
+    does not say what is free, or the training cannot be planned.
+
+    Arguments as for ``fit_recipe``.
+    """
+    free = free_bytes()
+    if free is None or _obstacle(recipe) is not None:
+        return None
+    shape = batch_shape(recipe, dataset, preprocessing)
+    with suppress(InspectionError):  # what cannot be planned is trained all the same
+        if _rough_bytes(network, shape) > free // 2:
+            need = _Need(network, recipe, dataset, preprocessing, engine == "auto" and needs_torch(recipe) is None)
+            return _shortage(need, shape[0], free + _resident_bytes())
+    return None
+
+
+def _shortage(need: _Need, batch: int, room: int) -> str | None:
+    if need(batch) <= room:
+        return None
+    fitting = largest_batch(room, need, least=_least_batch(need.network, batch), most=batch)
+    way_out = "Use smaller images or a smaller network"
+    if fitting is not None:
+        way_out = f"Use --memory {room // MEGABYTE}MB to fit the batch to it, or --set batch_size={fitting}"
+    return (
+        f"batches of {batch} take {_gigabytes(need(batch))} of memory, and {_gigabytes(room)} are free for this "
+        f"process: the system may end it without a word. {way_out}"
+    )
+
+
+def _rough_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """What a training takes at most, but for what operators take for themselves."""
+    pictures = shape[0] * layer_bytes(network, shape[1:])
+    return pictures + COPIES_OF_WEIGHTS * _bytes_of(network) + LIBRARIES + ENGINE_LIBRARIES
+
+
+def _least_batch(network: nn.Module, wanted: int) -> int:
+    """Batch normalisation learns nothing from one image."""
+    has_batch_norm = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())
+    return min(wanted, 2 if has_batch_norm else 1)
 
 
 @dataclass
@@ -163,25 +217,33 @@ class _Need:
         room = max((_working_bytes(layer) for layer in convolutions), default=0)
         return ENGINE_LIBRARIES + kept + room
 
-    def _plan(self, batch: int) -> MemoryPlan:
-        return plan_memory(
+    @cached_property
+    def _rehearsal(self) -> Rehearsal:
+        side = self.preprocessing.crop
+        return Rehearsal(
             self.network,
-            (batch, self.preprocessing.channels, self.preprocessing.crop, self.preprocessing.crop),
+            (1, self.preprocessing.channels, side, side),
             optimizer=lambda module: build_optimizer(module, self.recipe),
             precision="bfloat16" if self.recipe.precision == "bfloat16" else "float32",
         )
 
+    def _plan(self, batch: int) -> MemoryPlan:
+        return self._rehearsal.plan(batch)
+
 
 def _refuse_what_is_not_planned(recipe: Recipe) -> None:
-    obstacle = None
-    if processes().device.type != "cpu":
-        obstacle = f"this one is on {processes().device.type}"
-    elif processes().num_processes > 1:
-        obstacle = f"this one has {processes().num_processes} processes"
-    elif recipe.compile:
-        obstacle = "this one is compiled"
+    obstacle = _obstacle(recipe)
     if obstacle is not None:
         raise RecipeError(f"--memory plans a training in one process on a CPU, and {obstacle}. Leave it out")
+
+
+def _obstacle(recipe: Recipe) -> str | None:
+    """Why a training is not planned, in words."""
+    if processes().device.type != "cpu":
+        return f"this one is on {processes().device.type}"
+    if processes().num_processes > 1:
+        return f"this one has {processes().num_processes} processes"
+    return "this one is compiled" if recipe.compile else None
 
 
 def _transformed_bytes(layer: nn.Conv2d) -> int:
