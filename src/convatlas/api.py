@@ -305,9 +305,17 @@ def _fit(run: Run, network: Classifier, dataset: Dataset, recipe: Recipe, watch:
         if outcome.interrupted:
             _update(run, status="interrupted")
         elif is_main():
+            _after_training()
             write_report(run, state.history, test=test_once(run, dataset))
             run.update(status="finished")  # last, so that a kill before it leaves a run to resume
     return run
+
+
+def _after_training() -> None:
+    """The last test and the report are not to come on top of what the steps have left."""
+    from convatlas.memory_budget import give_back_freed_memory
+
+    give_back_freed_memory()
 
 
 def _skipped_finding(dataset: Dataset) -> str:

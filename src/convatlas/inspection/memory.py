@@ -118,6 +118,7 @@ class MemoryPlan:
     layers: tuple[LayerMemory, ...]  # in the order of the network's modules
     textbook_bytes: int
     setting: Setting
+    compared_peak_bytes: int  # of a prediction by PyTorch, whoever predicts
     not_counted: tuple[str, ...] = ()  # operators of which it is not known what they take for themselves
 
     def largest_layers(self, count: int = 5) -> list[LayerMemory]:
@@ -265,6 +266,7 @@ class Rehearsal:
                 layers=tuple(_layers(self._module, training)),
                 textbook_bytes=3 * _bytes_of(self._module.parameters()) + 2 * predicting.output_bytes,
                 setting=self._setting(),
+                compared_peak_bytes=predicting.peak_bytes,
                 not_counted=tuple(dict.fromkeys((*predicting.not_counted, *training.not_counted))),
             )
         self._workspaces.remember()

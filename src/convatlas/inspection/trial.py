@@ -23,7 +23,9 @@ _one_at_a_time = threading.Lock()
 class Keeper(Protocol):
     """Whoever keeps memory from call to call in the thread that calls."""
 
-    version: str  # another one may keep other amounts
+    @property
+    def version(self) -> str:
+        """Another one may keep other amounts."""
 
     def held(self) -> Mapping[str, int]:
         """Bytes by name; of a name the largest piece ever wanted is kept."""

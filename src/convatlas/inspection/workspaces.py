@@ -30,6 +30,7 @@ LARGEST_SIZE = 2**53
 
 SHARE = 8  # of the free memory that trying a call may take: an eighth
 BYTES_TO_TRY = 2**31  # and no more than this, of the tensors it is given
+QUICK_BYTES = 2**28  # of the tensors that an operator of another engine is given
 PRODUCTS_TO_TRY = 10**10  # multiply-adds of a convolution, a thread: about a second
 
 DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
@@ -105,6 +106,8 @@ class Workspaces:
         Where PyTorch has another library convolve so few images, more are tried.
         """
         few = self.few
+        if call.first.operator.namespace != "aten":
+            few = max(few, self._quick_images(call, batch))
         if call.first.operator in CONVOLUTIONS:
             meant = _library(call.at(batch))
             while 2 * few < batch and _library(call.at(few)) != meant:
@@ -115,6 +118,13 @@ class Workspaces:
         while few > 1 and not self._may_be_tried(call.at(2 * few)):
             few //= 2
         return (few, 2 * few) if few > 0 and self._may_be_tried(call.at(2 * few)) else ()
+
+    def _quick_images(self, call: GrowingCall, batch: int) -> int:
+        """What another engine keeps grows up to some number of images, no further: as many are tried as are quick."""
+        few = batch
+        while few > 1 and call.at(2 * few).bytes > QUICK_BYTES:
+            few //= 2
+        return few
 
     def _trial(self, text: str, images: int, call: Call) -> _Trial:
         is_ours = self._keeper is not None and call.operator.namespace != "aten"
