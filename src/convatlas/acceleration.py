@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from convatlas.engine import Accelerated, LayerChoice
+    from convatlas.inspection.memory import Runner
 
 Engine = Literal["auto", "torch"]  # what a person may ask for
 ENGINES = ("auto", "torch")
@@ -51,6 +52,22 @@ class Acceleration:
     def layers(self) -> Sequence[LayerChoice]:
         """The kernel of each layer, and the milliseconds of those it was chosen among; none where PyTorch runs all."""
         return cast("Accelerated", self.module).explain() if self.card.name == "convatlas" else ()
+
+    @property
+    def runner(self) -> Runner | None:
+        """What a plan of memory is for; None where PyTorch runs the network."""
+        if self.card.name != "convatlas":
+            return None
+        from convatlas.engine.threads import WorkingMemory
+        from convatlas.inspection.memory import Runner
+
+        accelerated = cast("Accelerated", self.module)
+        return Runner(
+            name=self.card.name,
+            trained=accelerated.trained_as,
+            predict=accelerated.predict_anew,
+            keeper=WorkingMemory(),
+        )
 
     def __str__(self) -> str:
         kernels = Counter(

@@ -112,6 +112,8 @@ def train(  # noqa: PLR0913, what a person may want to say
             )
             if finding is not None:
                 watching.finding(finding)
+        elif is_main():
+            _warn_of_shortage(network, chosen, dataset, preprocessing, engine, watching)
         feed = Feed.of_images(dataset, preprocessing, chosen)
         card = Card(
             created=timestamp(),
@@ -171,6 +173,9 @@ def resume(
     network = _fresh_network(opened.card.model, recipe)
     feed = Feed.of_images(dataset, opened.card.preprocessing, recipe)
     with closing(watch or RichWatch()) as watching:
+        if is_main():
+            by: Engine = engine or ("auto" if opened.card.engine.name == "convatlas" else "torch")
+            _warn_of_shortage(network, recipe, dataset, opened.card.preprocessing, by, watching)
         engine_card = _engine(network, feed.train.shape, recipe, watching, asked=engine, recorded=opened.card.engine)
         _update(opened, data=_data_card(dataset), engine=engine_card)
         return _fit(opened, network, dataset, feed, recipe, watching, resume=has_checkpoint)
@@ -238,6 +243,17 @@ def _memory_limit(memory: str | int | None) -> int | None:
     return parse_memory(memory)
 
 
+def _warn_of_shortage(
+    network: Classifier, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing, engine: Engine, watch: Watch
+) -> None:
+    """Before anything large is allocated: the engine is already compared on whole batches."""
+    from convatlas.memory_budget import shortage
+
+    finding = shortage(network, recipe, dataset, preprocessing, engine=engine)
+    if finding is not None:
+        watch.finding(finding)
+
+
 def _engine(
     network: Classifier,
     shape: tuple[int, ...],
@@ -297,9 +313,17 @@ def _fit(
         if outcome.interrupted:
             _update(run, status="interrupted")
         elif is_main():
+            _after_training()
             write_report(run, state.history, test=test_once(run, dataset))
             run.update(status="finished")  # last, so that a kill before it leaves a run to resume
     return run
+
+
+def _after_training() -> None:
+    """The last test and the report are not to come on top of what the steps have left."""
+    from convatlas.memory_budget import give_back_freed_memory
+
+    give_back_freed_memory()
 
 
 def _skipped_finding(dataset: Dataset) -> str:

@@ -1,27 +1,34 @@
 """Training within a given amount of memory: how much a process will take, and the largest batch that fits.
 
-A process holds the interpreter and its libraries, the tensors that ``inspection.memory`` plans, what the CPU engine
-keeps beside them, and batches of pixels. Images that are mapped from the disk are the system's cache, which it gives
-back when memory is short; they are not counted.
+Where no amount is given, a training that will take more than is free is told of before it begins.
+
+A process holds the interpreter and its libraries, the tensors that ``inspection.memory`` plans for what will run the
+network, the CPU engine or PyTorch, and batches of pixels. Images that are mapped from the disk are the system's cache,
+which it gives back when memory is short; they are not counted.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 from torch import nn
 
-from convatlas.acceleration import Engine
+from convatlas.acceleration import Engine, settle
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import RecipeError
-from convatlas.inspection.memory import MemoryPlan, largest_batch, plan_memory
+from convatlas.errors import InspectionError, RecipeError
+from convatlas.inspection.machine import free_bytes
+from convatlas.inspection.memory import MemoryPlan, Rehearsal, Runner, largest_batch
+from convatlas.inspection.outputs import layer_bytes
 from convatlas.training.feed import Feed
 from convatlas.training.learner import needs_torch
 from convatlas.training.optimizers import build_optimizer
@@ -31,14 +38,19 @@ from convatlas.training.recipe import Recipe
 MEGABYTE = 10**6
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
-# Measured on Linux with PyTorch 2.14: what is loaded between planning and the end of a training (kernels,
-# TensorBoard, the report's figures), and what the C library cannot hand out again of memory that was freed.
-LIBRARIES = 260 * MEGABYTE
-ENGINE_LIBRARIES = 80 * MEGABYTE
-FRAGMENTED = 0.10
+# Loaded between the first step and the end of a training; loading it before planning measures what it takes here.
+LATER_LIBRARIES = ("tensorboard.summary.writer.event_file_writer", "matplotlib.figure")
 
-# The engine, by its own constants: 36 products take the place of 9, of at least 128 tiles at once.
-FLOAT, POSITIONS, LEAST_TILES = 4, 36, 128
+# Two allowances, for what nobody can ask for beforehand: memory that was freed between what is in use, which the C
+# library cannot hand out again; and code that is read from the disk when it first runs, and the report's figures.
+FRAGMENTED, UNFORESEEN = 0.20, 80 * MEGABYTE
+
+FLOAT = 4  # bytes
+SETTLING_IMAGES = 16  # that the engine compares a step with, at most; so that what is settled here is what will train
+
+# A bound that costs one forward pass: weights, their gradients, two numbers each of an optimizer, a moving average; and
+# what layers read and write. What operators take for themselves has the other half of the free memory.
+COPIES_OF_WEIGHTS = 5
 
 
 def parse_memory(text: str) -> int:
@@ -89,8 +101,7 @@ def fit_recipe(
     wanted = Feed.of_images(dataset, preprocessing, recipe).train.shape[0]
     if need(wanted) <= limit_bytes:
         return recipe, None
-    has_batch_norm = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())
-    least = min(wanted, 2 if has_batch_norm else 1)
+    least = _least_batch(network, wanted)
     fitting = largest_batch(limit_bytes, need, least=least, most=wanted)
     if fitting is None:
         bare = replace(need, with_engine=False)(least)
@@ -115,6 +126,52 @@ def fit_recipe(
     )
 
 
+def shortage(
+    network: nn.Module, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing, *, engine: Engine = "auto"
+) -> str | None:
+    """In one line, that a training will take more memory than is free, and what to do; None where it will not.
+
+    A network that is far from filling the memory is not planned: one forward pass tells. None also where the system
+    does not say what is free, or the training cannot be planned.
+
+    Arguments as for ``fit_recipe``.
+    """
+    free = free_bytes()
+    if free is None or _obstacle(recipe) is not None:
+        return None
+    shape = Feed.of_images(dataset, preprocessing, recipe).train.shape
+    with suppress(InspectionError):  # what cannot be planned is trained all the same
+        if _rough_bytes(network, shape) > free // 2:
+            need = _Need(network, recipe, dataset, preprocessing, engine == "auto" and needs_torch(recipe) is None)
+            return _shortage(need, shape[0], free + _resident_bytes())
+    return None
+
+
+def _shortage(need: _Need, batch: int, room: int) -> str | None:
+    if need(batch) <= room:
+        return None
+    fitting = largest_batch(room, need, least=_least_batch(need.network, batch), most=batch)
+    way_out = "Use smaller images or a smaller network"
+    if fitting is not None:
+        way_out = f"Use --memory {room // MEGABYTE}MB to fit the batch to it, or --set batch_size={fitting}"
+    return (
+        f"batches of {batch} take {_gigabytes(need(batch))} of memory, and {_gigabytes(room)} are free for this "
+        f"process: the system may end it without a word. {way_out}"
+    )
+
+
+def _rough_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """What a training takes at most, but for what operators take for themselves."""
+    pictures = shape[0] * layer_bytes(network, shape[1:])
+    return pictures + COPIES_OF_WEIGHTS * _bytes_of(network)
+
+
+def _least_batch(network: nn.Module, wanted: int) -> int:
+    """Batch normalisation learns nothing from one image."""
+    has_batch_norm = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in network.modules())
+    return min(wanted, 2 if has_batch_norm else 1)
+
+
 @dataclass
 class _Need:
     """Bytes of the process that trains on batches of a size; an upper bound."""
@@ -132,74 +189,77 @@ class _Need:
         return self._known[batch]
 
     def _of_batch(self, batch: int) -> int:
-        plan = self._plan(batch)
-        state = plan.at_training_peak.optimizer_state
-        tensors = max(plan.training_peak_bytes, self._evaluation.inference_peak_bytes + state) + self._average
+        plan = self._rehearsal.plan(batch)
+        evaluating = self._evaluation.inference_peak_bytes + plan.at_training_peak.optimizer_state
+        tensors = max(plan.training_peak_bytes + self._average, evaluating + self._average, self._settling(plan))
         height, width, channels = self.dataset.train.image_shape
         pixels = batch * height * width * channels * (3 + FLOAT)  # as bytes, before and after augmentation; as floats
         return round(tensors * (1 + FRAGMENTED)) + pixels
+
+    def _settling(self, plan: MemoryPlan) -> int:
+        """The engine's program for a whole batch stands beside PyTorch's prediction of it, to be compared."""
+        if self._runner is None:
+            return 0
+        return plan.inference_peak_bytes + plan.compared_peak_bytes - _bytes_of(self.network)
 
     @cached_property
     def _fixed(self) -> int:
         """What does not depend on the batch: the process as it is without the network, and what it will load."""
         _ = self._evaluation  # planning loads libraries too
-        return _resident_bytes() - _bytes_of(self.network) + LIBRARIES + (self._engine if self.with_engine else 0)
+        for library in LATER_LIBRARIES:
+            with suppress(ImportError):
+                import_module(library)
+        give_back_freed_memory()
+        return _resident_bytes() - _bytes_of(self.network) + UNFORESEEN
 
     @cached_property
     def _average(self) -> int:
-        """A moving average is another network."""
-        return _bytes_of(self.network) if self.recipe.ema_decay is not None else 0
+        """A moving average is another network, with which the engine keeps what it judges it by."""
+        if self.recipe.ema_decay is None:
+            return 0
+        return _bytes_of(self.network) if self._runner is None else self._evaluation.inference_peak_bytes
 
     @cached_property
     def _evaluation(self) -> MemoryPlan:
         images = max(len(split) for split in (self.dataset.validation, self.dataset.test) if split is not None)
-        return self._plan(max(2, min(self.preprocessing.evaluation_batch, images)))
+        return self._rehearsal.plan(max(2, min(self.preprocessing.evaluation_batch, images)))
 
     @cached_property
-    def _engine(self) -> int:
-        """Weights and pictures of its evaluations, which it keeps while training goes on, and room to work in."""
-        convolutions = [layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d)]
-        pictures = self._evaluation.inference_peak_bytes - _bytes_of(self.network)
-        kept = sum(_transformed_bytes(layer) for layer in convolutions) + round(pictures * (1 + FRAGMENTED))
-        room = max((_working_bytes(layer) for layer in convolutions), default=0)
-        return ENGINE_LIBRARIES + kept + room
+    def _runner(self) -> Runner | None:
+        """What will train; None for PyTorch."""
+        if not self.with_engine:
+            return None
+        images = min(SETTLING_IMAGES, Feed.of_images(self.dataset, self.preprocessing, self.recipe).train.shape[0])
+        return settle(self.network, (images, *self._image)).runner
 
-    def _plan(self, batch: int) -> MemoryPlan:
-        return plan_memory(
+    @property
+    def _image(self) -> tuple[int, int, int]:
+        return (self.preprocessing.channels, self.preprocessing.crop, self.preprocessing.crop)
+
+    @cached_property
+    def _rehearsal(self) -> Rehearsal:
+        return Rehearsal(
             self.network,
-            (batch, self.preprocessing.channels, self.preprocessing.crop, self.preprocessing.crop),
+            (1, *self._image),
             optimizer=lambda module: build_optimizer(module, self.recipe),
             precision="bfloat16" if self.recipe.precision == "bfloat16" else "float32",
+            runner=self._runner,
         )
 
 
 def _refuse_what_is_not_planned(recipe: Recipe) -> None:
-    obstacle = None
-    if processes().device.type != "cpu":
-        obstacle = f"this one is on {processes().device.type}"
-    elif processes().num_processes > 1:
-        obstacle = f"this one has {processes().num_processes} processes"
-    elif recipe.compile:
-        obstacle = "this one is compiled"
+    obstacle = _obstacle(recipe)
     if obstacle is not None:
         raise RecipeError(f"--memory plans a training in one process on a CPU, and {obstacle}. Leave it out")
 
 
-def _transformed_bytes(layer: nn.Conv2d) -> int:
-    """A weight as the engine's kernels want it: 36 numbers for 9 where it uses Winograd's filtering."""
-    return layer.weight.nbytes * (POSITIONS // 9 if _suits_winograd(layer) else 1)
-
-
-def _working_bytes(layer: nn.Conv2d) -> int:
-    """What a weight's gradient is computed in: the weight and its gradient, transformed, and tiles of pictures."""
-    if not _suits_winograd(layer):
-        return layer.weight.nbytes
-    tiles = POSITIONS * LEAST_TILES * (layer.in_channels + layer.out_channels) * FLOAT
-    return 2 * _transformed_bytes(layer) + tiles
-
-
-def _suits_winograd(layer: nn.Conv2d) -> bool:
-    return layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.groups == 1
+def _obstacle(recipe: Recipe) -> str | None:
+    """Why a training is not planned, in words."""
+    if processes().device.type != "cpu":
+        return f"this one is on {processes().device.type}"
+    if processes().num_processes > 1:
+        return f"this one has {processes().num_processes} processes"
+    return "this one is compiled" if recipe.compile else None
 
 
 def _bytes_of(network: nn.Module) -> int:
@@ -215,6 +275,15 @@ def _resident_bytes() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library hand memory that was freed back to the system: what comes next may want pieces of other sizes.
+
+    Where the library is not glibc nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _gigabytes(size: int) -> str:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from convatlas import memory_budget
 
 Command = Callable[..., Any]
 
@@ -28,3 +33,29 @@ def test_resume_takes_no_new_limit(convatlas: Command) -> None:
     answer = convatlas("train", "--resume", "some-run", "--memory", "8GB")
     assert answer.code == 2
     assert "leave out --memory" in answer.err
+
+
+def test_a_training_that_takes_more_than_is_free_is_told_of_before_it_begins(
+    convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "free_bytes", lambda: 50 * 10**6)
+    answer = convatlas(
+        "train", "lenet5", "--data", "digits", "--image-size", 28, "--out", tmp_path / "run", "--engine", "torch",
+        "--set", "batch_size=1000", "--set", "steps=1",
+    )  # fmt: skip
+    assert answer.code == 0
+    said = " ".join(answer.out.split())
+    assert re.search(r"batches of 1000 take \d\S* [MG]B of memory, and .* are free for this process", said)
+    assert said.index("are free for this process") < said.index("accuracy")
+
+
+def test_a_training_that_fits_is_not_warned_of(
+    convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "free_bytes", lambda: 8 * 10**9)
+    answer = convatlas(
+        "train", "lenet5", "--data", "digits", "--image-size", 28, "--out", tmp_path / "run", "--engine", "torch",
+        "--set", "batch_size=1000", "--set", "steps=1",
+    )  # fmt: skip
+    assert answer.code == 0
+    assert "are free" not in answer.out

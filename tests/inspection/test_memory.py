@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from convatlas.errors import InspectionError
-from convatlas.inspection.memory import STEP, Precision, largest_batch, plan_memory
+from convatlas.inspection.ledger import STEP
+from convatlas.inspection.memory import Precision, largest_batch, plan_memory
 from convatlas.models import create_model, outline_model
 
 Step = Callable[[], object]

@@ -104,6 +104,20 @@ class Accelerated(nn.Module):
             self._programs.forget()  # of what was learnt, training needs only the choices
             self._training.prepare(example, self._form.training_flags)
 
+    @property
+    def trained_as(self) -> nn.Module:
+        """What computes the model's outputs in training, of the same parameters: fake tensors can go through it too."""
+        return self._training.graph(self._form.training_flags)
+
+    def predict_anew(self, images: Tensor) -> Tensor:
+        """The model's outputs in evaluation, as for the first time; nothing is kept for another."""
+        self._programs.forget()
+        try:
+            with evaluating(self.model), torch.inference_mode():
+                return self._programs.run(images)
+        finally:
+            self._programs.forget()
+
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs for images [N, C, H, W]."""
         if not self._applies(images):

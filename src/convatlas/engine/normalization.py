@@ -6,7 +6,7 @@ Here all of them are two passes each way, and the backward pass computes again w
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -77,12 +77,8 @@ def batch_norm(  # noqa: PLR0913, the arguments of PyTorch's, and what follows i
                 f"the residual must be float32 {tuple(x.shape)}; received {residual.dtype} {tuple(residual.shape)}"
             )
         residual = residual.contiguous(memory_format=torch.channels_last)
-    mean, variance = _statistics(x.detach())
-    count = x.numel() // x.shape[1]
-    _move(running_mean, mean, momentum)
-    _move(running_var, variance * (count / (count - 1)), momentum)
-    statistics = torch.from_numpy(np.stack([mean, _inverse_deviation(variance, eps)]))
-    return _BatchNorm.apply(x, residual, weight, bias, statistics, relu, pool)  # type: ignore[no-any-return]
+    how = _How(momentum, eps, relu, pool)
+    return _BatchNorm.apply(x, residual, weight, bias, (running_mean, running_var), how)  # type: ignore[no-any-return]
 
 
 def relu_pool(x: Tensor) -> Tensor:
@@ -122,7 +118,112 @@ class _Plan(NamedTuple):
         return torch.empty(shape, memory_format=torch.channels_last)
 
     def sums(self) -> Doubles:
-        return np.zeros((self.tasks, 2, self.fields["channels"]))
+        zeros: Doubles = torch.zeros(self.tasks, 2, self.fields["channels"], dtype=torch.float64).numpy()
+        return zeros
+
+
+class _How(NamedTuple):
+    momentum: float
+    eps: float
+    relu: bool
+    pool: bool
+
+
+# These operators are defined by their schemas: calling such a one costs a third of calling a ``custom_op``, and a
+# network of small pictures makes hundreds of calls a step. Their gradients are those of the functions below, which
+# alone call them.
+torch.library.define(
+    "convatlas::batch_norm",
+    "(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps, bool relu, bool pool)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "convatlas::batch_norm_backward",
+    "(Tensor gradient, Tensor x, Tensor? output, Tensor moments, Tensor constants, bool relu, bool pool) -> Tensor[]",
+)
+torch.library.define("convatlas::relu_pool", "(Tensor x) -> Tensor")
+torch.library.define("convatlas::relu_pool_backward", "(Tensor gradient, Tensor x) -> Tensor")
+
+
+@torch.library.impl("convatlas::batch_norm", "CPU")
+def _forward(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool, pool: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs; of each channel mean, variance and inverse deviation in float64; centre, scale and shift."""
+    mean, variance = _statistics(x)
+    inverse = _inverse_deviation(variance, eps)
+    constants = torch.from_numpy(_forward_constants(mean, inverse, weight, bias))
+    y = _normalised(x, residual, constants, relu=relu, pool=pool)
+    return y, torch.from_numpy(np.stack([mean, variance, inverse])), constants
+
+
+@torch.library.register_fake("convatlas::batch_norm")  # type: ignore[untyped-decorator]
+def _(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool, pool: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels = x.shape[1]
+    moments, constants = x.new_empty(3, channels, dtype=torch.float64), x.new_empty(3, channels)
+    return _Plan.of(x, pool=pool).output(x), moments, constants
+
+
+@torch.library.impl("convatlas::relu_pool", "CPU")
+def _relu_pool(x: Tensor) -> Tensor:
+    return _normalised(x, None, _identity(x.shape[1]), relu=True, pool=True)
+
+
+@torch.library.register_fake("convatlas::relu_pool")  # type: ignore[untyped-decorator]
+def _(x: Tensor) -> Tensor:
+    return _Plan.of(x, pool=True).output(x)
+
+
+def _normalised(x: Tensor, residual: Tensor | None, constants: Tensor, *, relu: bool, pool: bool) -> Tensor:
+    plan = _Plan.of(x, pool=pool)
+    y = plan.output(x)
+    run(
+        NORMALISE, tasks=plan.tasks, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
+        constants=constants.data_ptr(), relu=int(relu), **plan.fields,
+    )  # fmt: skip
+    return y
+
+
+@torch.library.impl("convatlas::batch_norm_backward", "CPU")
+def _backward(
+    gradient: Tensor, x: Tensor, output: Tensor | None, moments: Tensor, constants: Tensor, relu: bool, pool: bool
+) -> list[Tensor]:
+    """The gradients of x, weight and bias; and where there is an output, the gradient behind its ReLU."""
+    plan = _Plan.of(x, pool=pool)
+    sums = plan.sums()
+    masked = gradient if output is None else torch.empty_like(x, memory_format=torch.channels_last)
+    run(
+        SUM_GRADIENT, tasks=plan.tasks, x=x.data_ptr(), dy=gradient.data_ptr(), output=_address(output),
+        masked=masked.data_ptr(), constants=constants.data_ptr(), sums=sums.ctypes.data, relu=int(relu),
+        **plan.fields,
+    )  # fmt: skip
+    mean, _, inverse = moments.numpy()
+    ends = _backward_ends(sums, mean, inverse, constants.numpy(), x.numel() // x.shape[1])
+    is_masked = int(relu and output is None)
+    dx = _write_gradient(plan, x, masked, constants=ends.constants.ctypes.data, normalised=1, relu=is_masked)
+    gradients = [dx, torch.from_numpy(ends.weight), torch.from_numpy(ends.bias)]
+    return gradients if output is None else [*gradients, masked]
+
+
+@torch.library.register_fake("convatlas::batch_norm_backward")  # type: ignore[untyped-decorator]
+def _(
+    gradient: Tensor, x: Tensor, output: Tensor | None, moments: Tensor, constants: Tensor, relu: bool, pool: bool
+) -> list[Tensor]:
+    dx, *masked = (torch.empty_like(x, memory_format=torch.channels_last) for _ in range(1 if output is None else 2))
+    return [dx, x.new_empty(x.shape[1]), x.new_empty(x.shape[1]), *masked]
+
+
+@torch.library.impl("convatlas::relu_pool_backward", "CPU")
+def _relu_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    constants = _identity(x.shape[1]).numpy()
+    return _write_gradient(_Plan.of(x, pool=True), x, gradient, constants=constants.ctypes.data)
+
+
+@torch.library.register_fake("convatlas::relu_pool_backward")  # type: ignore[untyped-decorator]
+def _(gradient: Tensor, x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -133,40 +234,27 @@ class _BatchNorm(torch.autograd.Function):
         residual: Tensor | None,
         weight: Tensor | None,
         bias: Tensor | None,
-        statistics: Tensor,
-        relu: bool,
-        pool: bool,
+        running: tuple[Tensor | None, Tensor | None],
+        how: _How,
     ) -> Tensor:
-        plan = _Plan.of(x, pool=pool)
-        constants = torch.from_numpy(_forward_constants(statistics.numpy(), weight, bias))
-        y = plan.output(x)
-        run(
-            NORMALISE, tasks=plan.tasks, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
-            constants=constants.data_ptr(), relu=int(relu), **plan.fields,
-        )  # fmt: skip
+        y, moments, constants = torch.ops.convatlas.batch_norm(x, residual, weight, bias, how.eps, how.relu, how.pool)
+        count = x.numel() // x.shape[1]
+        _move(running[0], moments[0], how.momentum)
+        _move(running[1], moments[1] * (count / (count - 1)), how.momentum)
         # Behind a residual the mask of ReLU is in the output, which whatever comes next keeps anyway.
-        ctx.save_for_backward(x, statistics, constants, y if relu and residual is not None else None)
-        ctx.relu, ctx.pool = relu, pool
-        return y
+        ctx.save_for_backward(x, moments, constants, y if how.relu and residual is not None else None)
+        ctx.relu, ctx.pool = how.relu, how.pool
+        return cast(Tensor, y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, statistics, constants, output = ctx.saved_tensors
+        x, moments, constants, output = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        plan = _Plan.of(x, pool=ctx.pool)
-        sums = plan.sums()
-        masked = gradient if output is None else torch.empty_like(x, memory_format=torch.channels_last)
-        run(
-            SUM_GRADIENT, tasks=plan.tasks, x=x.data_ptr(), dy=gradient.data_ptr(), output=_address(output),
-            masked=masked.data_ptr(), constants=constants.data_ptr(), sums=sums.ctypes.data, relu=int(ctx.relu),
-            **plan.fields,
-        )  # fmt: skip
-        count = x.numel() // x.shape[1]
-        ends = _backward_ends(sums, statistics.numpy(), constants.numpy(), count)
-        relu = int(ctx.relu and output is None)
-        dx = _write_gradient(plan, x, masked, constants=ends.constants.ctypes.data, normalised=1, relu=relu)
-        gradients = (dx, masked, torch.from_numpy(ends.weight), torch.from_numpy(ends.bias), None, None, None)
+        dx, weight, bias, *masked = torch.ops.convatlas.batch_norm_backward(
+            gradient, x, output, moments, constants, ctx.relu, ctx.pool
+        )
+        gradients = (dx, masked[0] if masked else gradient, weight, bias, None, None)
         wanted = zip(gradients, ctx.needs_input_grad, strict=True)
         return tuple(gradient if needed else None for gradient, needed in wanted)
 
@@ -174,23 +262,15 @@ class _BatchNorm(torch.autograd.Function):
 class _ReLUPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        plan = _Plan.of(x, pool=True)
-        y = plan.output(x)
-        constants = _identity(x.shape[1])
-        run(
-            NORMALISE, tasks=plan.tasks, x=x.data_ptr(), y=y.data_ptr(), constants=constants.ctypes.data, relu=1,
-            **plan.fields,
-        )  # fmt: skip
         ctx.save_for_backward(x)
-        return y
+        return cast(Tensor, torch.ops.convatlas.relu_pool(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        constants = _identity(x.shape[1])
-        return _write_gradient(_Plan.of(x, pool=True), x, gradient, constants=constants.ctypes.data)
+        return cast(Tensor, torch.ops.convatlas.relu_pool_backward(gradient, x))
 
 
 class _BackwardEnds(NamedTuple):
@@ -224,16 +304,14 @@ def _inverse_deviation(variance: Doubles, eps: float) -> Doubles:
     return np.asarray(1 / np.sqrt(variance + eps))
 
 
-@torch.no_grad()
-def _move(running: Tensor | None, value: Doubles, momentum: float) -> None:
+def _move(running: Tensor | None, value: Tensor, momentum: float) -> None:
     if running is not None:
-        running.copy_((1 - momentum) * running.double() + momentum * torch.from_numpy(value))
+        running.copy_((1 - momentum) * running.double() + momentum * value)
 
 
 @_quietly
-def _forward_constants(statistics: Doubles, weight: Tensor | None, bias: Tensor | None) -> Floats:
+def _forward_constants(mean: Doubles, inverse: Doubles, weight: Tensor | None, bias: Tensor | None) -> Floats:
     """Centre, scale and shift of each channel: the output is ``(x - centre) * scale + shift``."""
-    mean, inverse = statistics
     scale = inverse if weight is None else inverse * weight.detach().numpy()
     shift = np.zeros_like(mean) if bias is None else bias.detach().numpy()
     constants = np.empty((3, len(mean)), np.float32)
@@ -244,13 +322,12 @@ def _forward_constants(statistics: Doubles, weight: Tensor | None, bias: Tensor 
 
 
 @_quietly
-def _backward_ends(sums: Doubles, statistics: Doubles, constants: Floats, count: int) -> _BackwardEnds:
+def _backward_ends(sums: Doubles, mean: Doubles, inverse: Doubles, constants: Floats, count: int) -> _BackwardEnds:
     """What the sums over the gradient g of the normalised values come to.
 
     With n values, mean m, inverse deviation r and x^ = (x - m) r, the gradient of x is
     ``weight * r * (g - sum(g) / n - x^ * sum(g * x^) / n)``.
     """
-    mean, inverse = statistics
     rounded_off = mean - constants[0]
     scale = constants[1]
     bias, products = sums.sum(axis=0)
@@ -270,9 +347,9 @@ def _write_gradient(plan: _Plan, x: Tensor, gradient: Tensor, *, relu: int = 1, 
     return dx
 
 
-def _identity(channels: int) -> Floats:
+def _identity(channels: int) -> Tensor:
     """The constants of a normalisation that changes nothing: centre 0, scale 1, shift 0."""
-    constants = np.zeros((3, channels), np.float32)
+    constants = torch.zeros(3, channels)
     constants[1] = 1
     return constants
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convatlas.engine.compiler import address_of
+from convatlas.engine.compiler import address_of, fingerprint
 from convatlas.engine.jobs import Kernel
 
 ALIGNMENT = 4096  # bytes; a page
@@ -109,6 +109,23 @@ def workspace(name: str, size: int) -> Tensor:
             block = torch.empty(size)
         setattr(_memory, name, block)
     return block[:size]
+
+
+class WorkingMemory:
+    """What kernels have left with the thread that called them."""
+
+    @property
+    def version(self) -> str:
+        """Another one may keep other amounts."""
+        return fingerprint()
+
+    def held(self) -> dict[str, int]:
+        """Bytes, by what they are for."""
+        return {name: value.nbytes for name, value in vars(_memory).items() if isinstance(value, Tensor)}
+
+    def give_back(self) -> None:
+        """Free it all."""
+        vars(_memory).clear()
 
 
 @cache

@@ -54,9 +54,8 @@ class Convolution3x3(nn.Module):
         if not fits or not can_normalise(x):  # to be refused, or nothing in it
             return "torch"
         weight = layer.weight.detach()
-        transformed = transform_weight(weight)
         calls: dict[str, Prepare] = {
-            "winograd": lambda x, y: winograd(geometry, x, transformed, y, Epilogue()),
+            "winograd": lambda x, y: winograd(geometry, x, transform_weight(weight), y, Epilogue()),
             "torch": lambda x, _: lambda: functional.conv2d(x, weight, padding=geometry.padding),
         }
         pictures = x.detach().contiguous(memory_format=torch.channels_last)

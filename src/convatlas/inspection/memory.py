@@ -1,45 +1,53 @@
 """How much memory a network takes to predict and to train, known before any of it is allocated.
 
 A prediction and a training step run on fake tensors, which have shapes and no numbers. A ledger below autograd
-enters every tensor when an operator makes it, and strikes it out when nobody holds it any more; ``workspaces`` adds
-what an operator takes for itself while it runs.
+enters every tensor when an operator makes it, and strikes it out when nobody holds it any more. What operators take for
+themselves while they run is asked of the machine (``workspaces``).
 
 >>> plan = plan_memory(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7200, 10)), (16, 3, 32, 32))
->>> plan.training_peak_bytes, plan.training_peak_at
-(2445568, '3')
->>> plan.at_training_peak.weights, plan.at_training_peak.inputs
-(288936, 196608)
+>>> plan.training_peak_at, plan.at_training_peak.weights, plan.at_training_peak.inputs
+('3', 288936, 196608)
+
+A plan for a large batch is made from rehearsals with two: everything is of one size or grows with the images, so that
+every moment of a step lies on a line. A ``Rehearsal`` is planned for as many batches as are wanted.
 """
 
 from __future__ import annotations
 
 import copy
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from convatlas.errors import InspectionError
-from convatlas.inspection.workspaces import workspace_bytes
-
-if TYPE_CHECKING:
-    from torch._subclasses.fake_tensor import FakeTensorMode
+from convatlas.inspection.calls import Call, GrowingCall, Results, extended, grow
+from convatlas.inspection.ledger import KINDS, Ledger, Moment
+from convatlas.inspection.machine import this_machine
+from convatlas.inspection.trial import Keeper, Taken, between, try_out
+from convatlas.inspection.workspaces import Workspaces
 
 Precision = Literal["float32", "bfloat16"]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
-Kind = Literal["weights", "buffers", "inputs", "gradients", "optimizer_state", "activations", "temporary"]
-Stage = Literal["forward", "first optimizer step", "optimizer step"]
+Layout = Literal["channels_last", "contiguous"]
 
-STEP = "optimizer step"
+FORMATS: dict[Layout, torch.memory_format] = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
+PYTORCH = "PyTorch"
+MOST_CORRECTIONS = 10  # one after another, of what comes to light by those before
+
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Breakdown:
     gradients: int  # of weights
     optimizer_state: int
     activations: int  # what the forward pass has made and the backward pass has not used up
-    temporary: int  # gradients of activations, and what an operator takes while it runs
+    temporary: int  # gradients of activations, and what operators take while they run
 
     @property
     def total(self) -> int:
@@ -77,6 +85,23 @@ class LayerMemory:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What a plan is for: on another processor, in another layout or by another engine it takes another amount."""
+
+    processor: str
+    instructions: str  # that PyTorch uses of it
+    threads: int
+    layout: Layout
+    trained_by: str
+    predicted_by: str
+
+    def __str__(self) -> str:
+        ran = self.trained_by if self.trained_by == self.predicted_by else f"{self.trained_by} in training"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{ran} on {self.processor} ({self.instructions}), {threads}, {self.layout}"
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """What a network takes for a batch: its tensors, not the interpreter and its libraries.
 
@@ -92,10 +117,30 @@ class MemoryPlan:
     training_peak_at: str
     layers: tuple[LayerMemory, ...]  # in the order of the network's modules
     textbook_bytes: int
+    setting: Setting
+    compared_peak_bytes: int  # of a prediction by PyTorch, whoever predicts
+    not_counted: tuple[str, ...] = ()  # operators of which it is not known what they take for themselves
 
     def largest_layers(self, count: int = 5) -> list[LayerMemory]:
         """The layers that take most, largest first."""
         return sorted(self.layers, key=lambda layer: layer.total, reverse=True)[:count]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What runs a network, where that is not the network's own forward method.
+
+    Args:
+        name: in words.
+        trained: what is called in training: a module of the same parameters, which runs on fake tensors.
+        predict: what is called to predict; called for real, with few images.
+        keeper: who keeps memory for it from call to call.
+    """
+
+    name: str
+    trained: nn.Module | None = None
+    predict: Callable[[Tensor], object] | None = None
+    keeper: Keeper | None = None
 
 
 def plan_memory(
@@ -104,12 +149,10 @@ def plan_memory(
     *,
     optimizer: MakeOptimizer | None = None,
     precision: Precision = "float32",
-    memory_format: torch.memory_format = torch.channels_last,
+    layout: Layout = "channels_last",
+    runner: Runner | None = None,
 ) -> MemoryPlan:
-    """What a network takes to predict and to train, on a CPU and by PyTorch.
-
-    A training step is: forward, loss, backward, a step of the optimizer, gradients dropped. The loss is the cross
-    entropy of every float [N, classes] that the network returns, and the sum of whatever other floats there are.
+    """What a network takes to predict and to train, on this CPU.
 
     >>> plan_memory(torchvision.models.vgg16_bn(), (16, 3, 224, 224)).training_peak_bytes   # doctest: +SKIP
     3662610768
@@ -119,24 +162,14 @@ def plan_memory(
         batch: the shape of a batch of float32 images [N, C, H, W], or a tensor of a batch's shape and type.
         optimizer: makes the optimizer of a module; SGD with momentum 0.9 when left out.
         precision: "bfloat16" for mixed precision by ``torch.autocast``.
-        memory_format: of images, and of weights with four dimensions.
+        layout: of images, and of weights with four dimensions.
+        runner: what runs it; PyTorch when left out.
 
     Raises:
         InspectionError: the network cannot run without numbers, or not on such a batch; nothing is guessed then.
     """
-    with _failures_in_words(module, batch):
-        rehearsal = _Rehearsal(module, batch, memory_format, autocast=precision == "bfloat16")
-        inference = rehearsal.predict()
-        training = rehearsal.train(optimizer or _sgd)
-    return MemoryPlan(
-        batch_size=len(rehearsal.images),
-        inference_peak_bytes=inference.peak.bytes,
-        training_peak_bytes=training.peak.bytes,
-        at_training_peak=training.peak.breakdown(),
-        training_peak_at=training.peak.place,
-        layers=tuple(_layers(module, training)),
-        textbook_bytes=3 * sum(weight.nbytes for weight in module.parameters()) + 2 * rehearsal.output_bytes,
-    )
+    rehearsal = Rehearsal(module, batch, optimizer=optimizer, precision=precision, layout=layout, runner=runner)
+    return rehearsal.plan(len(batch) if isinstance(batch, Tensor) else batch[0])
 
 
 def largest_batch(limit_bytes: int, need: Callable[[int], int], *, least: int = 1, most: int = 2**20) -> int | None:
@@ -178,249 +211,374 @@ def _guess(limit_bytes: int, needs: Mapping[int, int], fits: int, fails: int) ->
     return fits + min(max(1, beyond), fails - fits - 1, 7 * fits)
 
 
-class _Rehearsal:
-    """A stand-in for a network, without numbers, and a batch for it."""
+class Rehearsal:
+    """A network's training and prediction, gone through without numbers; to be planned for any batch.
+
+    A training step is: forward, loss, backward, a step of the optimizer, gradients dropped. The loss is the cross
+    entropy of every float [N, classes] that the network returns, and the sum of whatever other floats there are.
+
+    >>> rehearsal = Rehearsal(torchvision.models.resnet50(), (32, 3, 224, 224))            # doctest: +SKIP
+    >>> [rehearsal.plan(images).training_peak_bytes for images in (32, 64, 128)]           # doctest: +SKIP
+
+    Arguments as for ``plan_memory``.
+    """
 
     def __init__(
-        self, module: nn.Module, batch: Sequence[int] | Tensor, memory_format: torch.memory_format, *, autocast: bool
+        self,
+        module: nn.Module,
+        batch: Sequence[int] | Tensor,
+        *,
+        optimizer: MakeOptimizer | None = None,
+        precision: Precision = "float32",
+        layout: Layout = "channels_last",
+        runner: Runner | None = None,
     ) -> None:
-        from torch._subclasses.fake_tensor import FakeTensorMode
+        self._module = module
+        self._shape = tuple(batch.shape[1:] if isinstance(batch, Tensor) else batch[1:])
+        self._dtype = batch.dtype if isinstance(batch, Tensor) else torch.float32
+        self._make_optimizer = optimizer or _sgd
+        self._autocast = precision == "bfloat16"
+        self._layout: Layout = layout
+        self._runner = runner or Runner(PYTORCH)
+        self._machine = this_machine()
+        self._workspaces = Workspaces(self._machine, self._runner.keeper)
+        self._exact: dict[int, _Courses] = {}
+        self._growing: _Courses | None = None
+        self._predicted: dict[int, Taken] = {}
+        self._corrections: dict[Call, Results] = {}  # what calls give here, where fakes have it otherwise
+
+    def plan(self, batch: int) -> MemoryPlan:
+        """What a batch of so many takes.
+
+        Raises:
+            InspectionError: as ``plan_memory``.
+        """
+        with _failures_in_words(self._module, (batch, *self._shape)), _garbage_left():
+            courses = self._corrected_courses(batch)
+            training = courses.training.at(batch, self._workspaces)
+            predicting = courses.predicting.at(batch, self._workspaces)
+            plan = MemoryPlan(
+                batch_size=batch,
+                inference_peak_bytes=self._prediction_by_runner(batch) or predicting.peak_bytes,
+                training_peak_bytes=training.peak_bytes,
+                at_training_peak=Breakdown(**dict(zip(KINDS, training.at_peak, strict=True))),
+                training_peak_at=training.peak_at,
+                layers=tuple(_layers(self._module, training)),
+                textbook_bytes=3 * _bytes_of(self._module.parameters()) + 2 * predicting.output_bytes,
+                setting=self._setting(),
+                compared_peak_bytes=predicting.peak_bytes,
+                not_counted=tuple(dict.fromkeys((*predicting.not_counted, *training.not_counted))),
+            )
+        self._workspaces.remember()
+        return plan
+
+    def _corrected_courses(self, batch: int) -> _Courses:
+        """The same passes gone through again, with what the machine has given instead of what fake tensors did."""
+        courses = self._courses(batch)
+        for _ in range(MOST_CORRECTIONS):
+            found = {
+                call: forms
+                for course in (courses.predicting, courses.training)
+                for call, forms in course.surprises(batch, self._workspaces)
+                if call not in self._corrections
+            }
+            if not found:
+                break
+            self._corrections |= found
+            self._exact, self._growing = {}, None
+            courses = self._courses(batch)
+        return courses
+
+    def _courses(self, batch: int) -> _Courses:
+        """What is known of the passes for a batch: a small one is gone through as it is."""
+        if batch <= 2 * self._workspaces.few:
+            return self._exactly(batch)
+        if self._growing is None:
+            self._growing = self._grown(batch)
+        return self._growing or self._exactly(batch)
+
+    def _exactly(self, batch: int) -> _Courses:
+        if batch not in self._exact:
+            predicting, training = self._passes(batch)
+            self._exact[batch] = _Courses(_Course(predicting), _Course(training))
+        return self._exact[batch]
+
+    def _grown(self, batch: int) -> _Courses | None:
+        """From a batch and another one, for any; None for a network that does other things for another batch."""
+        first = self._passes(batch)
+        for other in (batch + 1, 2 * batch):
+            with suppress(_NotAlike, RuntimeError, ValueError, AssertionError):  # what networks raise at odd batches
+                return _Courses(*map(_Course, first, self._passes(other)))
+        return None
+
+    def _passes(self, batch: int) -> tuple[_Pass, _Pass]:
+        stand_in = _StandIn(self._module, self._runner.trained, FORMATS[self._layout], self._corrections)
+        images = stand_in.images((batch, *self._shape), self._dtype)
+        return stand_in.predict(images, self._autocast), stand_in.train(images, self._autocast, self._make_optimizer)
+
+    def _prediction_by_runner(self, batch: int) -> int | None:
+        """The peak of a prediction by something else than PyTorch: found by predicting a few images."""
+        if self._runner.predict is None:
+            return None
+        few = self._workspaces.few
+        if batch <= 2 * few:
+            taken = self._predict(batch)
+        else:
+            taken = between(batch, (few, 2 * few), (self._predict(few), self._predict(2 * few)))
+        held = _bytes_of(chain(self._module.parameters(), self._module.buffers()))
+        image = self._example(1).nbytes
+        return held + batch * image + taken.most + sum(taken.kept.values())
+
+    def _predict(self, images: int) -> Taken:
+        if images not in self._predicted:
+            predict = cast(Callable[[Tensor], object], self._runner.predict)
+            example = self._example(images)
+            self._predicted[images] = try_out(lambda: lambda: predict(example), self._runner.keeper)
+        return self._predicted[images]
+
+    def _example(self, images: int) -> Tensor:
+        return _empty((images, *self._shape), self._dtype, FORMATS[self._layout]).zero_()
+
+    def _setting(self) -> Setting:
+        machine, runner = self._machine, self._runner
+        return Setting(
+            processor=machine.processor,
+            instructions=machine.instructions,
+            threads=machine.threads,
+            layout=self._layout,
+            trained_by=runner.name if runner.trained is not None else PYTORCH,
+            predicted_by=runner.name if runner.predict is not None else PYTORCH,
+        )
+
+
+class _NotAlike(Exception):  # noqa: N818, caught where it is raised
+    """Two passes through a network did different things."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a ledger has written down of one batch."""
+
+    batch: int
+    moments: Sequence[Moment]
+    activations: Mapping[str, int]  # bytes at the end of the forward pass, by layer
+    optimizer_state: int
+    output_bytes: int  # of all layers without children
+
+
+@dataclass(frozen=True)
+class _Account:
+    """What a pass takes for one batch, in bytes."""
+
+    peak_bytes: int
+    peak_at: str
+    at_peak: tuple[int, ...]  # by kind
+    activations: Mapping[str, int]  # by layer
+    workspaces: Mapping[str, int]  # by layer
+    not_counted: tuple[str, ...]
+    output_bytes: int
+
+
+class _Course:
+    """A pass through a network: each of its moments for one batch, or for any where two passes have been lined up.
+
+    Raises:
+        _NotAlike: the two passes did different things.
+    """
+
+    def __init__(self, first: _Pass, second: _Pass | None = None) -> None:
+        self._passes = (first, second or first)
+        self._batches = (first.batch, second.batch if second is not None else first.batch + 1)
+        self._places = [moment.place for moment in first.moments]
+        if self._places != [moment.place for moment in self._passes[1].moments]:
+            raise _NotAlike
+        self._calls: dict[Call | GrowingCall, list[int]] = {}  # the moments when each distinct call was made
+        for index, pair in enumerate(zip(first.moments, self._passes[1].moments, strict=True)):
+            call = pair[0].call if second is None else self._joined(*pair)
+            if call is not None:
+                self._calls.setdefault(call, []).append(index)
+        stages = np.array([moment.stage for moment in first.moments])
+        self._is_in_pass, self._is_first_step = stages == "forward", stages == "first optimizer step"
+        self._before = [np.array([moment.before for moment in each.moments]) for each in self._passes]
+        self._held = [np.array([moment.held for moment in each.moments]) for each in self._passes]
+
+    def at(self, batch: int, workspaces: Workspaces) -> _Account:
+        """What a batch takes; for a course of one pass, the batch of that."""
+        before, held = (self._extended(batch, each) for each in (self._before, self._held))
+        state = int(self._extended(batch, [np.array(each.optimizer_state) for each in self._passes]))
+        taken, kept, unknown = self._taken(batch, workspaces)
+        after = held.sum(axis=1)
+        own = np.maximum(before + taken - after, 0)
+        most = after + own + state * self._is_in_pass  # the state that the first step leaves is there in all others
+        most[self._is_first_step] = 0
+        peak = int(most.argmax())
+        at_peak = held[peak]
+        at_peak[KINDS.index("temporary")] += own[peak] + kept
+        at_peak[KINDS.index("optimizer_state")] = state
+        return _Account(
+            peak_bytes=int(most[peak]) + kept,
+            peak_at=self._places[peak],
+            at_peak=tuple(map(int, at_peak)),
+            activations=self._by_layer(batch),
+            workspaces=_largest(self._places, own),
+            not_counted=unknown,
+            output_bytes=int(self._extended(batch, [np.array(each.output_bytes) for each in self._passes])),
+        )
+
+    def surprises(self, batch: int, workspaces: Workspaces) -> Iterator[tuple[Call, Results]]:
+        """The calls of these passes that gave something else on this machine than here, and what they gave."""
+        calls = list(self._calls)
+        answers = zip(calls, workspaces.taken(calls, batch), strict=True)
+        surprising = [call for call, answer in answers if answer is not None and answer.results is not None]
+        for index, each in enumerate(self._batches if surprising else ()):
+            for call, answer in zip(surprising, workspaces.taken(surprising, each), strict=True):
+                made = call if isinstance(call, Call) else (call.first, call.second)[index]
+                if answer is not None and answer.results is not None:
+                    yield made, answer.results
+
+    def _joined(self, one: Moment, two: Moment) -> GrowingCall | None:
+        if one.call is None or two.call is None:
+            return None
+        call = grow(one.call, self._batches[0], two.call, self._batches[1])
+        if call is None:
+            raise _NotAlike
+        return call
+
+    def _taken(self, batch: int, workspaces: Workspaces) -> tuple[Numbers, int, tuple[str, ...]]:
+        """What each moment's operator allocates at most, its results included; and what is kept for all of them.
+
+        Also the names of the operators of which that is not known.
+        """
+        taken = np.zeros(len(self._places), np.int64)
+        kept: dict[str, int] = {}
+        unknown: dict[str, None] = {}  # in order
+        answers = workspaces.taken(list(self._calls), batch)
+        for (call, indices), answer in zip(self._calls.items(), answers, strict=True):
+            if answer is None:
+                operator = call.operator if isinstance(call, Call) else call.first.operator
+                unknown[str(operator.overloadpacket)] = None
+                continue
+            taken[indices] = answer.most
+            kept |= {name: max(size, kept.get(name, 0)) for name, size in answer.kept.items()}
+        return taken, sum(kept.values()), tuple(unknown)
+
+    def _by_layer(self, batch: int) -> dict[str, int]:
+        one, two = (each.activations for each in self._passes)
+        return {layer: extended(batch, self._batches, (one.get(layer, 0), size)) for layer, size in two.items()}
+
+    def _extended(self, batch: int, numbers: Sequence[Numbers]) -> Numbers:
+        low, high = numbers
+        return low + (high - low) * (batch - self._batches[0]) // (self._batches[1] - self._batches[0])
+
+
+@dataclass(frozen=True)
+class _Courses:
+    """Both of a network's passes."""
+
+    predicting: _Course
+    training: _Course
+
+
+class _StandIn:
+    """A copy of a network whose tensors are fake and on the CPU: it has shapes and no numbers.
+
+    Args:
+        module: the network.
+        trained: what is called in training, where that is not the network.
+        memory_format: of images, and of weights with four dimensions.
+        corrections: what calls give, where fake tensors have it otherwise.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        trained: nn.Module | None,
+        memory_format: torch.memory_format,
+        corrections: Mapping[Call, Results],
+    ) -> None:
+        from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
         self._faking = FakeTensorMode(allow_non_fake_inputs=True)
-        self._autocast = autocast
-        self._network = _stand_in(module, self._faking, memory_format)
-        self.output_bytes = 0  # of all layers without children together
-        shape, dtype = (batch.shape, batch.dtype) if isinstance(batch, Tensor) else (batch, torch.float32)
+        self._memory_format = memory_format
+        self._corrections = corrections
+        fakes: dict[int, Any] = {}
         with self._faking:
-            self.images = _empty(shape, dtype, memory_format)
+            for tensor in chain(module.parameters(), module.buffers()):
+                fake = _empty(tensor.shape, tensor.dtype, memory_format)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                fakes[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
+        with FakeCopyMode(self._faking):
+            self._network, self._trained = copy.deepcopy((module, trained or module), fakes)
 
-    def predict(self) -> _Ledger:
-        """What a forward pass in evaluation mode takes."""
+    def images(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A batch."""
+        with self._faking:
+            return _empty(shape, dtype, self._memory_format)
+
+    def predict(self, images: Tensor, autocast: bool) -> _Pass:
+        """A forward pass in evaluation mode."""
         self._network.eval()
-        hooks = [layer.register_forward_hook(self._count_output) for layer in self._network.modules()]
-        with torch.no_grad(), self._kept_by(_Ledger()) as ledger:
-            self._forward()
+        sizes: list[int] = []
+
+        def count(layer: nn.Module, _inputs: Any, output: Any) -> None:
+            if not any(layer.children()):
+                sizes.extend(leaf.nbytes for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+        hooks = [layer.register_forward_hook(count) for layer in self._network.modules()]
+        with torch.no_grad(), self._kept_by(Ledger(self._corrections), self._network, images) as ledger:
+            _forward(self._network, images, autocast)
         for hook in hooks:
             hook.remove()
-        return ledger
+        return _Pass(len(images), ledger.moments, {}, 0, sum(sizes))
 
-    def train(self, make_optimizer: MakeOptimizer) -> _Ledger:
-        """What training takes, from the second step on: the state that the first one leaves is there all the time.
-
-        The optimizer steps twice by the same gradients, once without its state and once with it, so that one pass
-        through the network is enough.
-        """
+    def train(self, images: Tensor, autocast: bool, make_optimizer: MakeOptimizer) -> _Pass:
+        """A step of training: the optimizer steps twice by the same gradients, once without its state, once with it."""
         self._network.train()
+        self._trained.train()
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         if not parameters:
             raise InspectionError("it has no parameters to train")
         with self._faking:
             optimizer = make_optimizer(self._network)
-        with torch.enable_grad(), self._kept_by(_Ledger()) as ledger:
+        with torch.enable_grad(), self._kept_by(Ledger(self._corrections), self._trained, images) as ledger:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(ledger.enter_gradient)  # type: ignore[no-untyped-call]
-            loss = _loss(self._forward())
+            loss = _loss(_forward(self._trained, images, autocast))
             ledger.note_activations()
             loss.backward()  # type: ignore[no-untyped-call]
             del loss
             ledger.stage = "first optimizer step"
-            pass_peak = ledger.peak
             optimizer.step()
-            ledger.stage, ledger.peak = "optimizer step", _Peak()
+            state = ledger.optimizer_state
+            ledger.stage = "optimizer step"
             optimizer.step()
-            ledger.peak = max(pass_peak.beside(ledger.optimizer_state), ledger.peak, key=lambda peak: peak.bytes)
-        return ledger
-
-    def _forward(self) -> Any:
-        keeps = torch.is_grad_enabled()  # without gradients autocast keeps no copy of a weight for another use
-        with torch.autocast("cpu", torch.bfloat16, self._autocast, cache_enabled=keeps):
-            return self._network(self.images)
-
-    def _count_output(self, layer: nn.Module, _inputs: Any, output: Any) -> None:
-        if not any(layer.children()):
-            self.output_bytes += sum(leaf.nbytes for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        return _Pass(len(images), ledger.moments, ledger.activations, state, 0)
 
     @contextmanager
-    def _kept_by(self, ledger: _Ledger) -> Iterator[_Ledger]:
+    def _kept_by(self, ledger: Ledger, runs: nn.Module, images: Tensor) -> Iterator[Ledger]:
         for parameter in self._network.parameters():
             ledger.enter(parameter, "weights")
         for buffer in self._network.buffers():
             ledger.enter(buffer, "buffers")
-        ledger.enter(self.images, "inputs")
-        with ledger.following(self._network), self._faking, ledger:
+        ledger.enter(images, "inputs")
+        with ledger.following(self._names(runs)), self._faking, ledger:
             yield ledger
 
-
-@dataclass
-class _Block:
-    """A piece of memory, as long as a tensor lies in it."""
-
-    bytes: int
-    kind: Kind
-    layer: str
-    watch: weakref.ref[torch.UntypedStorage] | None = None
-
-
-@dataclass(frozen=True)
-class _Peak:
-    """The most that was there at once."""
-
-    bytes: int = 0
-    kinds: tuple[tuple[Kind, int], ...] = ()
-    place: str = ""
-
-    def beside(self, optimizer_state: int) -> _Peak:
-        """The same with the state of an optimizer there as well."""
-        kinds = Counter(dict(self.kinds))
-        kinds["optimizer_state"] += optimizer_state
-        return _Peak(self.bytes + optimizer_state, tuple(kinds.items()), self.place)
-
-    def breakdown(self) -> Breakdown:
-        """What it was taken by."""
-        kinds = Counter(dict(self.kinds))
-        return Breakdown(**{name: kinds[cast(Kind, name)] for name in Breakdown.__dataclass_fields__})
+    def _names(self, runs: nn.Module) -> dict[nn.Module, str]:
+        """The modules that are called, and the network's layers that they are or stand for."""
+        own = {layer: name for name, layer in self._network.named_modules()}
+        names = {}
+        for module in runs.modules():
+            parts = [own[part] for part in module.modules() if part in own]
+            if module in own or len(parts) == 1:
+                names[module] = own.get(module, parts[0])
+        return names
 
 
-class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Knows which tensors are there, what for, and the most that there have been at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = _Peak()
-        self.stage: Stage = "forward"
-        self.activations: Counter[str] = Counter()  # bytes at the end of the forward pass, by the layer that made them
-        self.workspace: dict[str, int] = {}  # by layer
-        self._blocks: dict[int, _Block] = {}  # id of a storage -> what it is; ids are of living ones only
-        self._live: Counter[Kind] = Counter()
-        self._total = 0
-        self._running = [""]  # the modules whose forward pass runs, outermost first
-        self._layer_of_node: dict[int, str] = {}  # number of an autograd node -> the layer that it belongs to
-
-    @property
-    def optimizer_state(self) -> int:
-        """Bytes."""
-        return self._live["optimizer_state"]
-
-    def enter(self, tensor: Tensor, kind: Kind) -> None:
-        """A tensor is there; that it lies in memory that is known already is no news, unless that has grown."""
-        storage = tensor.untyped_storage()
-        key, size = id(storage), storage.nbytes()
-        block = self._blocks.get(key)
-        if block is None:
-            watch = weakref.ref(storage, lambda _: self._strike_out(key))
-            block = self._blocks[key] = _Block(0, kind, self._running[-1], watch)
-        self._resize(block, size)
-
-    def enter_gradient(self, parameter: Tensor) -> None:
-        """What was temporary has become the gradient of a parameter."""
-        if parameter.grad is None:
-            return
-        block = self._blocks[id(parameter.grad.untyped_storage())]
-        size = block.bytes
-        self._resize(block, 0)
-        block.kind = "gradients"
-        self._resize(block, size)
-
-    def note_activations(self) -> None:
-        """The end of the forward pass: remember what is left of it."""
-        self.activations.clear()
-        for block in self._blocks.values():
-            if block.kind == "activations":
-                self.activations[block.layer] += block.bytes
-
-    @contextmanager
-    def following(self, network: nn.Module) -> Iterator[None]:
-        """Know which module's forward pass runs."""
-        hooks = []
-        for name, module in network.named_modules():
-            hooks.append(module.register_forward_pre_hook(self._entering(name)))
-            hooks.append(module.register_forward_hook(self._leaving))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        backward = _in_backward()
-        if self.stage == "forward" and not backward:
-            self._layer_of_node.setdefault(torch._C._autograd._get_sequence_nr() - 1, self._running[-1])
-        if backward and func is torch.ops.aten.add.Tensor:
-            self._add_in_place(args)
-        kind = self._kind(backward)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.enter(leaf, kind)
-        self._see(workspace_bytes(func, args), backward)
-        return result
-
-    def _see(self, workspace: int, backward: bool) -> None:
-        place = self._place(backward)
-        self.workspace[place] = max(workspace, self.workspace.get(place, 0))
-        if self._total + workspace > self.peak.bytes:
-            kinds = self._live.copy()
-            kinds["temporary"] += workspace
-            self.peak = _Peak(self._total + workspace, tuple(kinds.items()), place)
-
-    def _kind(self, backward: bool) -> Kind:
-        if backward:
-            return "temporary"
-        if self.stage == "forward":
-            return "activations"
-        return "optimizer_state" if self.stage == "first optimizer step" else "temporary"
-
-    def _place(self, backward: bool) -> str:
-        if backward:
-            node = torch._C._current_autograd_node()
-            return self._layer_of_node.get(node._sequence_nr(), "") if node is not None else ""
-        return self._running[-1] if self.stage == "forward" else STEP
-
-    def _add_in_place(self, operands: Sequence[Any]) -> None:
-        """Where gradients meet, autograd adds one to the other in place if nobody else holds that one.
-
-        It does not do so for tensors that a dispatch mode sees: the sum is a new one here. It takes the other's place.
-        """
-        for operand in operands[:2]:
-            block = self._blocks.get(id(operand.untyped_storage())) if isinstance(operand, Tensor) else None
-            if block is not None and block.kind == "temporary" and block.bytes == operand.nbytes:
-                self._resize(block, 0)
-                return
-
-    def _strike_out(self, key: int) -> None:
-        self._resize(self._blocks.pop(key), 0)
-
-    def _resize(self, block: _Block, size: int) -> None:
-        self._total += size - block.bytes
-        self._live[block.kind] += size - block.bytes
-        block.bytes = size
-
-    def _entering(self, name: str) -> Callable[..., None]:
-        def enter(*_: Any) -> None:
-            self._running.append(name)
-
-        return enter
-
-    def _leaving(self, *_: Any) -> None:
-        self._running.pop()
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _stand_in(module: nn.Module, faking: FakeTensorMode, memory_format: torch.memory_format) -> nn.Module:
-    """A copy of a network whose tensors are fake and on the CPU."""
-    from torch._subclasses.fake_tensor import FakeCopyMode
-
-    fakes: dict[int, Any] = {}
-    with faking:
-        for tensor in chain(module.parameters(), module.buffers()):
-            fake = _empty(tensor.shape, tensor.dtype, memory_format)
-            is_parameter = isinstance(tensor, nn.Parameter)
-            fakes[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
-    with FakeCopyMode(faking):
-        return copy.deepcopy(module, fakes)
+def _forward(network: nn.Module, images: Tensor, autocast: bool) -> Any:
+    keeps = torch.is_grad_enabled()  # without gradients autocast keeps no copy of a weight for another use
+    with torch.autocast("cpu", torch.bfloat16, autocast, cache_enabled=keeps):
+        return network(images)
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
@@ -428,7 +586,7 @@ def _empty(shape: Sequence[int], dtype: torch.dtype, memory_format: torch.memory
     return torch.empty(tuple(shape), dtype=dtype, device="cpu", memory_format=layout)
 
 
-def _layers(module: nn.Module, training: _Ledger) -> Iterator[LayerMemory]:
+def _layers(module: nn.Module, training: _Account) -> Iterator[LayerMemory]:
     counted: set[nn.Parameter] = set()
     for name, layer in module.named_modules():
         own = set(layer.parameters(recurse=False)) - counted
@@ -436,20 +594,30 @@ def _layers(module: nn.Module, training: _Ledger) -> Iterator[LayerMemory]:
         memory = LayerMemory(
             name=name,
             type=type(layer).__name__,
-            weights=sum(weight.nbytes for weight in own),
-            activations=training.activations[name],
-            workspace=training.workspace.get(name, 0),
+            weights=_bytes_of(own),
+            activations=training.activations.get(name, 0),
+            workspace=training.workspaces.get(name, 0),
         )
         if memory.total:
             yield memory
 
 
+def _largest(places: Sequence[str], sizes: Numbers) -> dict[str, int]:
+    largest: dict[str, int] = {}
+    for place, size in zip(places, sizes.tolist(), strict=True):
+        largest[place] = max(size, largest.get(place, 0))
+    return largest
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
 @contextmanager
-def _failures_in_words(module: nn.Module, batch: Sequence[int] | Tensor) -> Iterator[None]:
+def _failures_in_words(module: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-    shape = "x".join(map(str, batch.shape if isinstance(batch, Tensor) else batch))
-    what = f"the memory of {type(module).__name__} for a batch of {shape} is not known"
+    what = f"the memory of {type(module).__name__} for a batch of {'x'.join(map(str, shape))} is not known"
     try:
         yield
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -459,6 +627,18 @@ def _failures_in_words(module: nn.Module, batch: Sequence[int] | Tensor) -> Iter
     except Exception as error:  # whatever the network's own code makes of a batch without numbers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InspectionError(f"{what}: {reason}") from error
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Do not look for garbage meanwhile: among so many small objects, all of them kept, it takes half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _loss(output: Any) -> Tensor:
