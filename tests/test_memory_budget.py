@@ -184,10 +184,17 @@ class Listening(Silent):
 
 def test_a_run_says_what_it_was_trained_with(tmp_path: Path) -> None:
     watch = Listening()
-    run = convatlas.train(
-        "lenet5", data="digits", image_size=28, out=tmp_path / "run", memory=RESIDENT + 50_000_000, engine="torch",
-        watch=watch, recipe=Recipe(steps=2, learning_rate=0.1, batch_size=1000),
-    )  # fmt: skip
+
+    def train(memory: int) -> convatlas.Run:
+        return convatlas.train(
+            "lenet5", data="digits", image_size=28, out=tmp_path / "run", memory=memory, engine="torch", watch=watch,
+            recipe=Recipe(steps=2, learning_rate=0.1, batch_size=1000),
+        )  # fmt: skip
+
+    with pytest.raises(RecipeError, match="at the smallest batch, 1,") as refusal:
+        train(memory=1_000_000)
+    least = parse_memory(str(refusal.value).split(" takes ")[1].split(" at ")[0])  # depends on what ran before
+    run = train(memory=least + 20_000_000)
     assert run.card.recipe["batch_size"] < 1000
     assert any("to train within" in finding for finding in watch.heard)
 
