@@ -48,6 +48,7 @@ def test_json_has_what_a_program_needs(convatlas: Command) -> None:
     assert 0 < record["memory"]["inference_peak_bytes"] < record["memory"]["training_peak_bytes"]
     largest = record["memory"]["largest_layers"][0]
     assert largest["weights"] + largest["activations"] + largest["workspace"] > 0
+    assert record["memory"]["planned_for"].startswith("PyTorch on ")
     assert record["memory"]["textbook_bytes"] > 3 * 4 * record["parameters"]
     first = record["layers"][0]
     assert first.keys() >= {

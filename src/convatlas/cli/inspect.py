@@ -283,6 +283,7 @@ def _memory_facts(record: InspectedModel) -> Iterator[tuple[str, str]]:
     )
     parts = ", ".join(f"{name.replace('_', ' ')} {in_bytes(size)}" for name, size in memory["at_peak"].items() if size)
     yield "", f"at the peak, in {memory['peak_at'] or 'the network itself'}: {parts}"
+    yield "", f"by {memory['planned_for']}; another engine, processor or layout takes another amount"
     limit_bytes = memory.get("limit_bytes")
     if limit_bytes is not None:
         largest = memory["largest_batch"]

@@ -93,6 +93,7 @@ class Inspection:
             "inference_peak_bytes": self.memory.inference_peak_bytes,
             "training_peak_bytes": self.memory.training_peak_bytes,
             "textbook_bytes": self.memory.textbook_bytes,
+            "planned_for": str(self.memory.setting),
             "peak_at": self.memory.training_peak_at,
             "at_peak": asdict(self.memory.at_training_peak),
             "largest_layers": [asdict(layer) for layer in self.memory.largest_layers()],

@@ -52,6 +52,7 @@ class MemoryRecord(TypedDict, total=False):
     inference_peak_bytes: int
     training_peak_bytes: int
     textbook_bytes: int
+    planned_for: str  # the engine, the processor, the layout: others take other amounts
     peak_at: str  # the module in which training takes most
     at_peak: dict[str, int]  # what the memory holds there
     limit_bytes: int | None
@@ -143,8 +144,9 @@ def _memory_in_words(memory: MemoryRecord | None) -> list[str]:
     parts = [f"{in_bytes(memory[key])} {word}" for key, word in named.items() if key in memory]  # type: ignore[literal-required]
     if limit := memory.get("limit_bytes"):
         parts.append(f"{in_bytes(limit)} enough for batches of {memory.get('largest_batch') or 0}")
-    batch = memory.get("batch_size")
-    return [f"- Memory{'' if batch is None else f' at a batch of {batch}'}: {', '.join(parts)}"] if parts else []
+    batch = f" at a batch of {memory['batch_size']}" if "batch_size" in memory else ""
+    setting = f" ({memory['planned_for']})" if "planned_for" in memory else ""
+    return [f"- Memory{batch}{setting}: {', '.join(parts)}"] if parts else []
 
 
 def _unknown_in_words(model: InspectedModel) -> list[str]:
