@@ -53,7 +53,7 @@ def fit(
 ) -> Outcome:
     """Train a network, keeping in ``directory`` the best weights by validation and a checkpoint to resume from.
 
-    >>> recipe = load_recipe("lenet")
+    >>> recipe = load_recipe("lenet")  # doctest: +SKIP
     >>> feed = Feed.of_images(dataset, preprocessing, recipe)  # doctest: +SKIP
     >>> outcome = fit(model, Classification(dataset.classes), feed, recipe, Path("runs/mine"))  # doctest: +SKIP
     >>> outcome.state.best.validation["accuracy"]  # doctest: +SKIP
