@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 MOST_NAMED = 16  # of the names that would have been right, where the nearest are not enough
+LONGEST_NAME = 160  # characters of a name or path that a message repeats
+LONGEST_MESSAGE = 480  # characters of a message about data, whose names and numbers a stranger may have chosen
 
 
 class ConvatlasError(Exception):
@@ -21,7 +23,10 @@ class ImageSizeError(ConvatlasError):
 
 
 class DataError(ConvatlasError):
-    """Images, labels or archives that cannot be used as they are."""
+    """Images, labels or archives that cannot be used as they are; the message is `shortened`, whatever it repeats."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message, LONGEST_MESSAGE))
 
 
 class RecipeError(ConvatlasError):
@@ -44,13 +49,37 @@ class StorageError(ConvatlasError):
     """The disk refused a write; what was there before is untouched."""
 
 
+def shortened(text: object, most: int = LONGEST_NAME) -> str:
+    """A name or path as a message repeats it: the middle of a long one is left out.
+
+    >>> shortened("a" * 50 + ".png", most=20)
+    'aaaaaaaaa...aaaa.png'
+    """
+    whole = str(text)
+    if len(whole) <= most:
+        return whole
+    end = (most - 3) // 2
+    return f"{whole[: most - 3 - end]}...{whole[-end:]}"
+
+
+def first_of(names: Iterable[object], most: int = 8) -> str:
+    """The first of some names, and how many more there are.
+
+    >>> first_of(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    every = [shortened(name, 40) for name in names]
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
 def unknown_name(kind: str, received: str, known: Iterable[str], see: str = "") -> UnknownNameError:
     """An error that names the nearest known names.
 
     >>> print(unknown_name("model", "vgg61", ["vgg11", "vgg16"], see="convatlas models"))
     there is no model named 'vgg61'; did you mean vgg16, vgg11? `convatlas models` lists them all
     """
-    known = list(known)
+    known, received = list(known), shortened(received)
     near = difflib.get_close_matches(received, known, n=3)
     meant = f"; did you mean {', '.join(near)}?" if near else ";"
     named = sorted(known)[:MOST_NAMED]

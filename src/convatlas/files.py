@@ -1,4 +1,6 @@
-"""Atomic file writing: a reader sees the old file or the new one, whole, whatever happens to the writer."""
+"""Files: written atomically, so that a reader sees the old one or the new one, whole, whatever happens to the writer;
+and a stranger's files read without waiting for a pipe or filling the memory.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,63 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from convatlas.errors import StorageError
+
+# A pipe that took the file's place is then not waited for. Windows has no such pipes, and text files instead.
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading, if it is a regular one: a pipe would be waited for, and /dev/zero never ends.
+
+    >>> with open_regular(Path("labels.bin")) as file:   # doctest: +SKIP
+    ...     file.read(4)
+
+    Raises:
+        OSError: it is not there, may not be read, or is a folder, pipe, socket or device.
+    """
+    require_regular(path)  # before it is opened, which to some devices is a command already
+    file = os.fdopen(os.open(path, os.O_RDONLY | _WITHOUT_WAITING), "rb")
+    try:
+        _require_regular(path, os.fstat(file.fileno()))  # another file may have taken its place
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    r"""The bytes of a regular file that holds no more than ``most`` of them.
+
+    >>> read_regular(Path("cat.jpg"), most=2**20)[:3]   # doctest: +SKIP
+    b'\xff\xd8\xff'
+
+    Raises:
+        OSError: as for `open_regular`, or it holds more.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it holds more than {most / 2**20:,.0f} MiB", str(path))
+        return file.read(size)
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no regular file, for whoever opens files by themselves.
+
+    Raises:
+        OSError: as for `open_regular`.
+    """
+    _require_regular(path, path.stat())
+
+
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device, not a file", str(path))
 
 
 @contextmanager
@@ -59,29 +115,15 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def refuse_irregular(path: Path) -> None:
-    """Refuse what is no ordinary file, or link to one: a device or a pipe has no end, or waits for ever.
-
-    Raises:
-        OSError: it is not, or is not there.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
-
-
-def read_json(path: Path, *, most_bytes: int) -> Any:
+def read_json(path: Path, most_bytes: int) -> Any:
     """The content of a JSON file that somebody else may have written.
 
     Raises:
-        OSError: it is not there, is no ordinary file, or cannot be read.
-        ValueError: it is not JSON, or is more, deeper or stranger than anything written here: infinite numbers, lone
+        OSError: as for `read_regular`.
+        ValueError: it is not JSON, or is deeper or stranger than anything written here: infinite numbers, lone
             surrogates.
     """
-    refuse_irregular(path)
-    with path.open("rb") as file:
-        text = file.read(most_bytes + 1)
-    if len(text) > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes // 10**6} MB")
+    text = read_regular(path, most_bytes)
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(content, ensure_ascii=False).encode()

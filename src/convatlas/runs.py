@@ -354,7 +354,7 @@ def _lock(file: IO[str]) -> None:
 def _read_card(directory: Path) -> Card:
     path = directory / CARD
     try:
-        content = files.read_json(path, most_bytes=MOST_CARD_BYTES)
+        content = files.read_json(path, MOST_CARD_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{directory} is not a run: it has no {CARD}. `convatlas runs` lists the runs in {DEFAULT_ROOT}/"

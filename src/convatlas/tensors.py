@@ -24,7 +24,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    files.refuse_irregular(path)
+    files.require_regular(path)
     try:
         return load_file(path)
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:  # as it goes for types torch has not

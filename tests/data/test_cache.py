@@ -19,8 +19,9 @@ from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.decode import decode
+from convatlas.data.readers import folder
 from convatlas.errors import DataError, StorageError
-from convatlas.files import cache_directory
+from convatlas.files import cache_directory, read_regular
 
 
 def prepared(path: Path, **options: object) -> Dataset:
@@ -42,9 +43,9 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_are_decoded_in_order_with_their_labels(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {f"{split}/{name}": 3 for split in ("train", "val", "test") for name in "ab"})
     dataset = prepared(root)
-    for array, folder in ((dataset.train, "train"), (dataset.validation, "val"), (dataset.test, "test")):
+    for array, split in ((dataset.train, "train"), (dataset.validation, "val"), (dataset.test, "test")):
         assert array is not None
-        files = sorted((root / folder).rglob("*.png"))
+        files = sorted((root / split).rglob("*.png"))
         assert array.labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert (array.take(np.arange(6)) == np.stack([decode(file, 3, 8) for file in files])).all()
     assert dataset.counts == {"train": 6, "validation": 6, "test": 6}
@@ -211,14 +212,12 @@ def test_strict_refuses_damaged_files_the_first_and_the_second_time(pets: Path) 
 
 
 def test_a_file_that_cannot_be_opened_is_skipped(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
-
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, most: int) -> bytes:
         if path.name == "003.png":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read_regular(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(folder, "read_regular", refuse)
     assert [name for name, _ in prepared(pets).skipped] == ["cats/003.png", "dogs/003.png"]
 
 

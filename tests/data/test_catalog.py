@@ -41,7 +41,7 @@ def test_unknown_names_are_told_with_the_known_ones(name: str) -> None:
 
 @pytest.mark.parametrize("path", ["nowhere/photos", "photos.zip", Path("photos")])
 def test_paths_to_nothing_are_told_as_paths(path: str | Path) -> None:
-    with pytest.raises(DataError, match=f"there is nothing at {path}"):
+    with pytest.raises(DataError, match=f"there is nothing at '{path}'"):
         open_source(path)
 
 
@@ -96,8 +96,9 @@ def test_the_location_opens_the_same_source_from_anywhere(
 
 
 def test_names_that_no_file_system_takes_are_told_in_one_line() -> None:
-    for name in ("n" * 5000, "~no-such-user/photos"):
+    for name in ("n" * 5000, "/" + "n" * 5000, "~no-such-user/photos", "a\0b/c"):
         with pytest.raises(ConvatlasError) as error:
             open_source(name)
-        assert name in str(error.value)
+        assert repr(name)[1:-1][:20] in str(error.value)
+        assert len(str(error.value)) < 500
         assert "\n" not in str(error.value)

@@ -207,3 +207,11 @@ def test_floating_point_pixels_are_refused_since_nobody_knows_their_range(tmp_pa
     path = saved(Image.fromarray(np.zeros((8, 8), np.float32)), tmp_path / "float.tif")
     with pytest.raises(UnreadableImageError, match="floating-point pixels"):
         decode(path, 1, 8)
+
+
+def test_postscript_is_no_picture_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    picture(1).save(tmp_path / "photo.eps")
+    path = (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
+    with pytest.raises(UnreadableImageError, match="not an image that Pillow can read"):
+        decode_file(path, 3, 8)

@@ -8,6 +8,7 @@ import pytest
 from image_sets import make_folder, picture
 
 from convatlas.data.catalog import open_source
+from convatlas.data.decode import decode_file
 from convatlas.data.source import FileSplit, Source
 from convatlas.errors import DataError
 
@@ -116,7 +117,7 @@ def not_utf8(name: bytes) -> str:
 def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {"cats": 1, "dogs": 1})
     (root / "dogs").rename(root / not_utf8(b"caf\xe9"))
-    with pytest.raises(DataError, match=r"the class folder 'caf\\udce9' in .*set has a name that is no UTF-8") as error:
+    with pytest.raises(DataError, match=r"the class 'caf\\udce9' in .*set has a name that is no UTF-8") as error:
         open_source(root)
     str(error.value).encode()
 
@@ -183,3 +184,41 @@ def test_a_touched_file_changes_the_stamp_and_a_second_look_does_not(pets: Path)
     assert open_source(pets).stamp == stamp
     picture(77).save(pets / "cats/000.png")
     assert open_source(pets).stamp != stamp
+
+
+def test_pipes_and_devices_are_listed_and_never_opened(pets: Path) -> None:
+    os.mkfifo(pets / "cats/pipe.png")
+    (pets / "dogs/zero.png").symlink_to("/dev/zero")
+    source = open_source(pets)
+    assert source.ignored == ("cats/pipe.png", "dogs/zero.png")
+    assert len(source.splits["train"]) == 16
+
+
+def test_a_pipe_given_as_a_picture_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="it is a pipe, socket or device"):
+        decode_file(tmp_path / "pipe.png", 3, 8)
+
+
+def test_links_in_links_are_refused_where_they_multiply(tmp_path: Path) -> None:
+    for level in range(30):
+        folder = tmp_path / f"set/level{level}"
+        folder.mkdir(parents=True)
+        for name in ("left", "right"):
+            (folder / name).symlink_to(tmp_path / f"set/level{level + 1}")
+    with pytest.raises(DataError, match=r"over and over|folders more than 64 deep"):
+        open_source(tmp_path / "set")
+
+
+def test_folders_nested_without_end_are_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for _ in range(1200):
+        folder.mkdir()
+        folder /= "d"
+    with pytest.raises(DataError, match="more than 64 deep") as error:
+        open_source(tmp_path / "set")
+    assert len(str(error.value)) < 500
+    while folder != tmp_path:  # deeper than what removes temporary folders goes
+        folder = folder.parent
+        if folder != tmp_path:
+            folder.rmdir()

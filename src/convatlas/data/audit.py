@@ -13,14 +13,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convatlas.data.decode import UnreadableImageError, load_from, pillow_silenced, to_mode, upright
+from convatlas.data.decode import (
+    STRIP,
+    UnreadableImageError,
+    load,
+    one_large_at_a_time,
+    open_from,
+    pillow_silenced,
+    to_mode,
+    upright,
+)
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Source, SplitName
+from convatlas.errors import first_of, shortened
 
 GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I")
 ONE_COLOUR_BELOW = 3.0  # standard deviation of an image's values, of 255
 RARE_FORMAT = 0.01  # share of the files
 SAME_FORMAT = {"MPO": "JPEG", "JPEG2000": "JPEG 2000", "DIB": "BMP"}  # a JPEG with a second picture in it is a JPEG
+MOST_FINDINGS_ALIKE = 8  # more are one finding
 IMBALANCE = 10  # times more images in the largest class than in the smallest
 
 
@@ -123,23 +134,31 @@ def _look_at_piece(piece: Piece) -> list[_Look]:
     for index in indices:
         name, label = split.name(index), int(split.labels[index])
         try:
-            picture = load_from(split, index)
-            colours = np.asarray(to_mode(upright(picture), "RGB"))
+            picture = open_from(split, index)
+            with one_large_at_a_time(picture):
+                colours = np.asarray(to_mode(upright(load(picture)), "RGB"))
+                looks.append(_look(name, label, picture, colours))
+                del colours, picture  # before another large one is worked on
         except UnreadableImageError as error:
             looks.append(_Look(name, label, reason=str(error)))
-            continue
-        looks.append(_look(name, label, picture, colours))
     return looks
 
 
 def _look(name: str, label: int, picture: Image.Image, colours: npt.NDArray[np.uint8]) -> _Look:
     height, width, _ = colours.shape
-    digest = hashlib.sha256(f"{width}x{height}".encode() + np.ascontiguousarray(colours).tobytes()).digest()
-    # Down the columns first: a sum along an axis of three is twenty times slower.
-    total = colours.sum(axis=0, dtype=np.uint64).sum(axis=0).astype(np.float64)
-    squares = np.square(colours, dtype=np.uint16).sum(axis=0, dtype=np.uint64).sum(axis=0).astype(np.float64)
+    digest = hashlib.sha256(f"{width}x{height}".encode())
+    total, squares = np.zeros(3), np.zeros(3)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = np.ascontiguousarray(colours[top : top + rows])
+        digest.update(strip.data)
+        # Down the columns first: a sum along an axis of three is twenty times slower.
+        total += strip.sum(axis=0, dtype=np.uint64).sum(axis=0)
+        squares += np.square(strip, dtype=np.uint16).sum(axis=0, dtype=np.uint64).sum(axis=0)
     image_format = SAME_FORMAT.get(picture.format or "", picture.format or "")
-    return _Look(name, label, "", (width, height), picture.mode, image_format, digest, width * height, total, squares)
+    return _Look(
+        name, label, "", (width, height), picture.mode, image_format, digest.digest(), width * height, total, squares
+    )
 
 
 class _Tally:
@@ -251,8 +270,10 @@ def _findings(audit: Audit) -> Iterator[str]:
     """What a person should know before training, most serious first."""
     if audit.unreadable:
         yield f"{_files(len(audit.unreadable))} of {audit.total:,} cannot be read and would be skipped"
-    for name in audit.empty_classes:
-        yield f"class {name!r} has no images"
+    if len(audit.empty_classes) > MOST_FINDINGS_ALIKE:
+        yield f"{len(audit.empty_classes):,} classes have no images: {first_of(audit.empty_classes)}"
+    else:
+        yield from (f"class {name!r} has no images" for name in audit.empty_classes)
     yield from _duplicate_findings(audit.duplicates)
     if audit.suspects:
         yield f"{_files(len(audit.suspects))} unlike the rest: {_named(audit.suspects)}"
@@ -279,5 +300,5 @@ def _files(number: int) -> str:
 
 
 def _named(files: Sequence[tuple[str, str]], most: int = 3) -> str:
-    names = ", ".join(f"{name} ({reason})" for name, reason in files[:most])
+    names = ", ".join(f"{shortened(name)} ({reason})" for name, reason in files[:most])
     return names + (" and others" if len(files) > most else "")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from convatlas.data.dataset import Dataset, ImageArray, Rows
-from convatlas.data.decode import UnreadableImageError, decode, load_from, pillow_silenced
+from convatlas.data.decode import UnreadableImageError, decode, open_from, pillow_silenced
 from convatlas.data.memo import digest_of, read_json, remembered
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Labels, Pixels, Source, SplitName
@@ -231,7 +231,7 @@ def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> _Chunk:
     chunk = _Chunk(np.zeros((len(indices), resize, resize, channels), dtype=np.uint8), [], [])
     for position, index in enumerate(indices):
         try:
-            chunk.pixels[position] = decode(load_from(split, index), channels, resize)
+            chunk.pixels[position] = decode(open_from(split, index), channels, resize)
         except UnreadableImageError as error:
             chunk.failures.append((position, str(error)))
         else:

@@ -16,9 +16,9 @@ from convatlas.data.readers.cifar import CIFAR10, CIFAR100, CifarFormat, find_ci
 from convatlas.data.readers.folder import Folder, arrange, open_folder
 from convatlas.data.readers.idx import has_idx_files, open_idx_folder
 from convatlas.data.readers.npz import open_npz
-from convatlas.data.source import ArraySplit, Labels, Pixels, Source, SplitName
+from convatlas.data.source import ArraySplit, Labels, Pixels, Source, SplitName, printable
 from convatlas.data.splits import stratified_cut
-from convatlas.errors import DataError, unknown_name
+from convatlas.errors import DataError, shortened, unknown_name
 from convatlas.files import cache_directory, expanded
 
 DIGITS = tuple("0123456789")
@@ -46,15 +46,21 @@ def open_source(name_or_path: str | Path) -> Source:
         StorageError: an archive cannot be unpacked into the cache.
     """
     path = expanded(name_or_path)
+    if "\0" in str(path):
+        raise DataError(f"{shortened(path)!r} has a NUL character in it, which no path may; give another")
     try:
         if opener := _OPENERS.get(str(name_or_path)):
             return replace(opener(), location=str(name_or_path))
         if path.exists():
-            return replace(_open_path(path), location=str(path.resolve()))
-    except OSError as error:  # a folder without permission, a name that is too long for the file system
-        raise DataError(f"{error.filename or path} cannot be opened: {error.strerror or error}") from error
+            source = _open_path(path)
+            return replace(source, name=printable(source.name), location=str(path.resolve()))
+    except OSError as error:  # a folder without permission, a pipe, a name that is too long for the file system
+        named = shortened(error.filename or path)
+        raise DataError(f"{named} cannot be opened: {error.strerror or error}") from error
     if isinstance(name_or_path, Path) or os.sep in name_or_path or path.suffix:
-        raise DataError(f"there is nothing at {path}; give an image folder, an archive, a .npz file or a known name")
+        raise DataError(
+            f"there is nothing at {shortened(path)!r}; give an image folder, an archive, a .npz file or a known name"
+        )
     raise unknown_name("data set or path", name_or_path, list_sources())
 
 
@@ -75,7 +81,7 @@ def _open_path(path: Path) -> Source:
     if is_archive(path):
         return _open_archive(path)
     raise DataError(
-        f"{path} is no data set: give an image folder, a .zip, a .tar (.gz, .xz, .bz2, .zst) or a .npz file"
+        f"{shortened(path)} is no data set: give an image folder, a .zip, a .tar (.gz, .xz, .bz2, .zst) or a .npz file"
     )
 
 

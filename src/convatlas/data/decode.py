@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import io
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from convatlas.data.source import Pixels, Split
-from convatlas.errors import DataError
+from convatlas.data.source import Pixels, Split, printable
+from convatlas.errors import DataError, shortened
+from convatlas.pictures import read_picture, require_few_pixels
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 LONGEST_TIMES_SHORTEST = 32  # what is farther out never comes into the centre square
+LARGE = 2**24  # pixels, 64 MiB as RGB
+STRIP = 2**20  # pixels that are converted at once where a conversion takes several times the image
+_LARGE_ONES = threading.Lock()
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,8 +50,10 @@ def decode(image: Image.Image | Path, channels: int, resize: int) -> Pixels:
         UnreadableImageError: with the reason, in words.
     """
     with _reasons_in_words():
-        picture = to_mode(upright(load(image)), MODES[channels])
-        picture = _centre(_resize_short_side(_without_far_ends(picture), resize), resize, resize)
+        opened = read_picture(image) if isinstance(image, Path) else image
+        with one_large_at_a_time(opened):
+            picture = to_mode(upright(load(opened)), MODES[channels])
+            picture = _centre(_resize_short_side(_without_far_ends(picture), resize), resize, resize)
     return np.array(picture, dtype=np.uint8).reshape(resize, resize, channels)
 
 
@@ -61,19 +67,31 @@ def decode_file(path: str | Path, channels: int, resize: int) -> Pixels:
         with pillow_silenced():
             return decode(Path(path), channels, resize)
     except UnreadableImageError as error:
-        raise UnreadableImageError(f"{path} cannot be read: {error}") from error
+        raise UnreadableImageError(f"{shortened(path)} cannot be read: {error}") from error
 
 
-def load(image: Image.Image | Path) -> Image.Image:
+def load(picture: Image.Image) -> Image.Image:
     """The image with its pixels decoded.
 
     Raises:
         UnreadableImageError: Pillow cannot read it.
     """
     with _reasons_in_words():
-        picture = Image.open(io.BytesIO(image.read_bytes())) if isinstance(image, Path) else image
+        require_few_pixels(picture)
         picture.load()
         return picture
+
+
+@contextmanager
+def one_large_at_a_time(picture: Image.Image) -> Iterator[None]:
+    """While it is worked on, no other thread works on a large one: of those, the memory may not hold many.
+
+    >>> with one_large_at_a_time(picture):   # doctest: +SKIP
+    ...     pixels = np.asarray(load(picture))
+    """
+    is_large = picture.width * picture.height > LARGE
+    with _LARGE_ONES if is_large else nullcontext():
+        yield
 
 
 def open_from(split: Split, index: int) -> Image.Image:
@@ -127,15 +145,35 @@ def to_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:
+    return _in_strips(_strip_from_16_bit, picture, "L")
+
+
+def _strip_from_16_bit(picture: Image.Image) -> Image.Image:
     # 65535 = 255 * 257, so white stays white; Pillow's own conversion clips everything above 255
     values = np.asarray(picture).astype(np.int64).clip(0, 65535)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
+    return _in_strips(_strip_on_white, picture, "RGB")
+
+
+def _strip_on_white(picture: Image.Image) -> Image.Image:
     colours = picture.convert("RGBA")
     white = Image.new("RGBA", colours.size, "white")
     return Image.alpha_composite(white, colours).convert("RGB")
+
+
+def _in_strips(convert: Callable[[Image.Image], Image.Image], picture: Image.Image, mode: str) -> Image.Image:
+    """The whole picture converted, some rows at a time."""
+    width, height = picture.size
+    rows = max(1, STRIP // width)
+    if height <= rows:
+        return convert(picture)
+    whole = Image.new(mode, picture.size)
+    for top in range(0, height, rows):
+        whole.paste(convert(picture.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return whole
 
 
 def _resize_short_side(picture: Image.Image, side: int) -> Image.Image:
@@ -187,4 +225,7 @@ def _reason(error: Exception) -> str:
         return "it is a folder, not an image"
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    return shortened(printable(text.splitlines()[0])) if text else type(error).__name__

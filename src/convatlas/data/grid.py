@@ -55,9 +55,14 @@ def _columns(classes: int, most: int) -> int:
 def _choose(split: Split, classes: int, rows: int, columns: int) -> list[tuple[int, Image.Image]]:
     columns = _columns(classes, columns)
     wanted = rows * columns
+    # Of many classes only those that are shown are read.
     present = [members for label in range(classes) if len(members := np.flatnonzero(split.labels == label))]
     each = -(-wanted // max(1, len(present)))
-    spread = [_readable(split, members, each) for members in present]
+    spread: list[list[tuple[int, Image.Image]]] = []
+    for members in present:
+        if sum(len(found) for found in spread) >= wanted:
+            break
+        spread.append(_readable(split, members, each))
     turns = [members[turn] for turn in range(each) for members in spread if turn < len(members)]
     return turns[:wanted]
 
@@ -71,7 +76,7 @@ def _readable(split: Split, members: np.typing.NDArray[np.int64], wanted: int) -
             break
         try:
             with pillow_silenced():
-                found.append((int(index), to_mode(upright(load_from(split, int(index))), "RGB")))
+                found.append((int(index), _fit(to_mode(upright(load_from(split, int(index))), "RGB"))))
         except UnreadableImageError:
             continue
     return found
@@ -80,10 +85,9 @@ def _readable(split: Split, members: np.typing.NDArray[np.int64], wanted: int) -
 def _draw_cell(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, caption: str, left: int, top: int
 ) -> None:
-    fitted = _fit(picture)
-    x, y = left + (CELL - fitted.width) // 2, top + (CELL - fitted.height) // 2
+    x, y = left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2
     draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=CARD)
-    sheet.paste(fitted, (x, y))
+    sheet.paste(picture, (x, y))
     font = ImageFont.load_default(CAPTION_SIZE)
     text = _shorten(caption, font)
     draw.text((left + CELL / 2, top + CELL + CAPTION / 2 + 2), text, fill=FAINT_INK, font=font, anchor="mm")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convatlas.errors import DataError, shortened
+from convatlas.pictures import open_picture
+
 Labels = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 SplitName = Literal["train", "validation", "test"]
+
+LONGEST_CLASS_NAME = 255  # characters: what a folder's name may have
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of characters, and ends of lines
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -91,7 +97,11 @@ class FileStore(Protocol):
     """Files by relative name, wherever they are: in a folder or packed from an archive."""
 
     def read(self, name: str) -> bytes:
-        """The file's bytes."""
+        """The file's bytes.
+
+        Raises:
+            OSError: it is gone, is no regular file, or is larger than a picture may be.
+        """
         ...
 
     def digest(self, name: str) -> str:
@@ -114,9 +124,9 @@ class FileSplit:
         """One image, opened but not yet decoded.
 
         Raises:
-            OSError: the file is gone, or is not an image.
+            Exception: the file is gone, or is not an image (`open_picture`).
         """
-        return Image.open(io.BytesIO(self.store.read(self.names[index])))
+        return open_picture(self.store.read(self.names[index]))
 
     def name(self, index: int) -> str:
         """The file's relative name, `printable`."""
@@ -157,12 +167,37 @@ def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
 
 
 def printable(name: str) -> str:
-    r"""A file's name as text that can be printed and written: what is no UTF-8 on disk is escaped.
+    r"""A file's name as text that can be printed: what is no UTF-8 on disk, or commands a terminal, is escaped.
 
-    >>> printable("é.png"), printable("caf\udce9.png")
-    ('é.png', 'caf\\udce9.png')
+    >>> printable("é.png"), printable("caf\udce9.png"), printable("\x1b[2J.png")
+    ('é.png', 'caf\\udce9.png', '\\x1b[2J.png')
     """
-    return name.encode(errors="backslashreplace").decode()
+    if name.isprintable():  # nearly all are, and this is fast
+        return name
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in name)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def require_class_names(classes: Sequence[str], where: object) -> None:
+    """Refuse names that cannot be printed, or are longer than the name of any folder.
+
+    Raises:
+        DataError: the first such name.
+    """
+    for name in classes:
+        if printable(name) != name:
+            raise DataError(
+                f"the class {shortened(name)!r} in {where} has a name that is no UTF-8, or holds what no terminal "
+                "prints; rename it"
+            )
+        if len(name) > LONGEST_CLASS_NAME:
+            raise DataError(
+                f"the class {shortened(name)!r} in {where} has a name of {len(name):,} characters; up to "
+                f"{LONGEST_CLASS_NAME} are taken. Rename it"
+            )
 
 
 def mirrored_images_keep_their_class(classes: Sequence[str]) -> bool:

@@ -185,7 +185,7 @@ def _content_of(state: TrainingState) -> dict[str, Any]:
 
 
 def _read_state(directory: Path) -> _Stored:
-    return _Stored.model_validate(files.read_json(directory / STATE, most_bytes=MOST_STATE_BYTES))
+    return _Stored.model_validate(files.read_json(directory / STATE, MOST_STATE_BYTES))
 
 
 class _StoredTally(BaseModel):

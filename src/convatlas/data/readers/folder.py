@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,11 @@ from convatlas.data.source import (
     mirrored_images_keep_their_class,
     natural_key,
     printable,
+    require_class_names,
 )
-from convatlas.errors import DataError
+from convatlas.errors import DataError, first_of, shortened
+from convatlas.files import read_regular
+from convatlas.pictures import MOST_BYTES
 
 # A file with no suffix or one of these is taken for an image, and named when it turns out not to be one.
 IMAGE_SUFFIXES = {
@@ -38,6 +41,10 @@ SPLIT_FOLDERS: dict[str, SplitName] = {
     "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+DEEPEST = 64  # folders in folders
+# Links may show a folder in several places, such as one image in two classes; a few links in each other's targets would
+# show it in exponentially many.
+MOST_VISITS = 1000, 8  # so many altogether, and so many more for every folder that there is
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,12 @@ class Folder:
     root: Path
 
     def read(self, name: str) -> bytes:
-        """The file's bytes."""
-        return (self.root / name).read_bytes()
+        """The file's bytes.
+
+        Raises:
+            OSError: it is gone, is no regular file, or is larger than a picture may be.
+        """
+        return read_regular(self.root / name, MOST_BYTES)
 
     def digest(self, name: str) -> str:
         """SHA-256 of the file's bytes; of nothing, when it cannot be read."""
@@ -62,18 +73,22 @@ def open_folder(root: Path) -> Source:
     """The data set in an image folder on disk.
 
     Raises:
-        DataError: there are no class folders with images, or a val or test folder has no train beside it.
+        DataError: there are no class folders with images, a val or test folder has no train beside it, folders lie
+            deeper than ``DEEPEST``, or links lead to the same folders over and over.
     """
-    files, folders, stamps = [], [], []
-    for name, entry in _walk(root, root.resolve()):
+    files, folders, stamps, special = [], [], [], []
+    for name, entry in _walk(root):
         if entry.is_dir():
             folders.append(name)
         elif entry.is_file():
             status = entry.stat()
             files.append(name)
             stamps.append((name, status.st_size, status.st_mtime_ns))
+        elif not entry.is_symlink() or Path(entry.path).exists():  # a pipe, socket or device, or a link to one
+            special.append(printable(name))
     stamp = digest_of(["folder", str(root.resolve()), sorted(stamps), sorted(folders)])
-    return arrange(Folder(root), files, folders, name=root.resolve().name, where=str(root), stamp=stamp)
+    source = arrange(Folder(root), files, folders, name=root.resolve().name, where=str(root), stamp=stamp)
+    return replace(source, ignored=tuple(sorted((*source.ignored, *special))))
 
 
 def arrange(
@@ -84,7 +99,8 @@ def arrange(
     Raises:
         DataError: as for `open_folder`.
     """
-    files = sorted(files)
+    files, folders, where = sorted(files), list(folders), shortened(where)
+    _require_shallow((*files, *folders), where)
     images = [file for file in files if _looks_like_an_image(file)]
     layout = _layout(images, where)
     placed = {image: place for image in images if (place := layout.place(image))}
@@ -94,9 +110,7 @@ def arrange(
         )
     empty = [place for folder in folders if (place := layout.place(f"{folder}/"))]
     classes = tuple(sorted({class_name for _, class_name in (*placed.values(), *empty)}, key=natural_key))
-    for class_name in classes:
-        if printable(class_name) != class_name:
-            raise DataError(f"the class folder {class_name!r} in {where} has a name that is no UTF-8; rename it")
+    require_class_names(classes, where)
     present = {split for split, _ in placed.values()}
     return Source(
         name,
@@ -135,7 +149,7 @@ def _layout(images: list[str], where: str) -> _Layout:
     divided = any(SPLIT_FOLDERS.get(path[depth].lower()) == "train" for path in paths if len(path) > depth + 2)
     if tops and tops <= set(SPLIT_FOLDERS) and not divided:
         raise DataError(
-            f"{where} has folders {', '.join(sorted(tops))} and no train folder with class folders in it; add one, or "
+            f"{where} has folders {first_of(sorted(tops))} and no train folder with class folders in it; add one, or "
             "rename them"
         )
     return _Layout(depth, divided)
@@ -165,16 +179,44 @@ def _looks_like_an_image(name: str) -> bool:
     return not dot or suffix.lower() in IMAGE_SUFFIXES
 
 
-def _walk(folder: Path, root: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _require_shallow(names: Iterable[str], where: object) -> None:
+    for name in names:
+        if name.count("/") > DEEPEST:
+            raise DataError(
+                f"{where} has folders more than {DEEPEST} deep, such as {shortened(name, 60)!r}; put the images of "
+                "each class in a folder of its name"
+            )
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Everything below a folder, through links, but never round a ring of them."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if is_hidden(entry.name):
-                continue
-            yield name, entry
-            if entry.is_dir() and not (entry.is_symlink() and Path(entry.path).resolve() in _above(folder, root)):
-                yield from _walk(Path(entry.path), root, f"{name}/")
+    resolved_root = root.resolve()
+    waiting = [(root, "")]
+    folders, visits = set[tuple[int, int]](), 0
+    while waiting:
+        folder, prefix = waiting.pop()
+        status = folder.stat()
+        folders.add((status.st_dev, status.st_ino))
+        visits += 1
+        if visits > MOST_VISITS[0] + MOST_VISITS[1] * len(folders):
+            raise DataError(
+                f"{root} has links that lead to the same folders over and over, such as {prefix[:60]!r}; remove them"
+            )
+        _require_shallow([prefix], root)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                yield prefix + entry.name, entry
+                if _leads_on(entry, folder, resolved_root):
+                    waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
+
+
+def _leads_on(entry: os.DirEntry[str], folder: Path, root: Path) -> bool:
+    """Whether an entry is a folder to look into: not a link to one that it lies in."""
+    if not entry.is_dir():
+        return False
+    return not entry.is_symlink() or Path(entry.path).resolve() not in _above(folder, root)
 
 
 def _above(folder: Path, root: Path) -> set[Path]:
