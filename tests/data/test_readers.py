@@ -237,7 +237,7 @@ GOOD = np.zeros((4, 8, 8), np.uint8)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"pictures": GOOD}, r"needs the keys images and labels, or x_train and y_train; received \['pictures'\]"),
+        ({"pictures": GOOD}, r"needs the keys images and labels, or x_train and y_train; received pictures"),
         ({"images": GOOD.astype(np.float32), "labels": [0, 1, 0, 1]}, "unsigned bytes, 0 to 255; received float32"),
         ({"images": GOOD[0], "labels": [0, 1, 0, 1, 0, 1, 0, 1]}, "received 8x8"),
         ({"images": np.zeros((4, 8, 8, 2), np.uint8), "labels": [0, 1, 0, 1]}, "received 4x8x8x2"),

@@ -21,6 +21,7 @@ Labels = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 SplitName = Literal["train", "validation", "test"]
 
+MOST_CLASSES = 100_000
 LONGEST_CLASS_NAME = 255  # characters: what a folder's name may have
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of characters, and ends of lines
 
@@ -185,8 +186,10 @@ def require_class_names(classes: Sequence[str], where: object) -> None:
     """Refuse names that cannot be printed, or are longer than the name of any folder.
 
     Raises:
-        DataError: the first such name.
+        DataError: the first such name; or there are more classes than anything here counts.
     """
+    if len(classes) > MOST_CLASSES:
+        raise DataError(f"{where} has {len(classes):,} classes; up to {MOST_CLASSES:,} are taken")
     for name in classes:
         if printable(name) != name:
             raise DataError(

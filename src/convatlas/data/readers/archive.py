@@ -14,6 +14,7 @@ import json
 import lzma
 import mmap
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -23,17 +24,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from convatlas.data.memo import file_stamp, read_json, remembered
 from convatlas.data.readers.folder import is_hidden
-from convatlas.errors import DataError
-from convatlas.files import cache_directory, replacing, write_text
+from convatlas.errors import DataError, shortened
+from convatlas.files import cache_directory, open_regular, replacing, write_text
 
 PACK_VERSION = 1  # raise it when packs are laid out otherwise
 
 # Bounds against archives made to fill a disk. Images hardly compress, so no honest archive comes near the ratio.
 MAX_MEMBERS = 5_000_000
+MAX_NAME = 4096  # bytes of one name, which is what systems take
+MAX_NAMES = 2**28  # of all of them together: they are kept in memory
+MAX_TAR_HEADER = 2**20  # of what a tar says of one member; tarfile reads it whole
 MAX_BYTES = 256 * 2**30
 MAX_RATIO = 200
 RATIO_COUNTS_FROM = 64 * 2**20
@@ -99,12 +103,12 @@ def _pack(path: Path, place: Path) -> dict[str, Any]:
     """Write ``members.bin``, then ``index.json``: where the index is, the pack is whole."""
     members: dict[str, tuple[int, int, str]] = {}
     folders: list[str] = []
-    allowance = _Allowance(path)
+    allowance = Allowance(path)
     with replacing(place / "members.bin") as temporary, temporary.open("wb") as packed:
         for member in _members(path, allowance):
-            allowance.count_member()
+            allowance.count_member(member.name)
             name = _safe_name(member.name, path)
-            content = _content(member.read, allowance) if member.read else None
+            content = _content(member.read) if member.read else None
             if is_hidden(name):
                 deque(content or (), maxlen=0)  # read and not kept: it takes as long as any other, so it counts
             elif content is None:
@@ -117,9 +121,8 @@ def _pack(path: Path, place: Path) -> dict[str, Any]:
     return index
 
 
-def _content(read: Callable[[int], bytes], allowance: _Allowance) -> Iterator[bytes]:
+def _content(read: Callable[[int], bytes]) -> Iterator[bytes]:
     while chunk := read(_CHUNK):
-        allowance.count_bytes(len(chunk))
         yield chunk
 
 
@@ -132,29 +135,45 @@ def _copy(content: Iterator[bytes], packed: IO[bytes]) -> tuple[int, int, str]:
     return start, packed.tell() - start, digest.hexdigest()
 
 
-class _Allowance:
-    """What an archive may still unpack to."""
+class Allowance:
+    """What a compressed file may still unpack to.
+
+    >>> Allowance(Path("photos.zip")).count_bytes(2**20)   # doctest: +SKIP
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._packed = path.stat().st_size
         self._members = 0
+        self._names = 0
         self._bytes = 0
 
-    def count_member(self) -> None:
+    def count_member(self, name: str) -> None:
+        """One more member.
+
+        Raises:
+            DataError: there are more than anyone packs.
+        """
         self._members += 1
-        if self._members > MAX_MEMBERS:
+        self._names += len(name)
+        if self._members > MAX_MEMBERS or self._names > MAX_NAMES:
             raise DataError(
-                f"{self._path} holds more than {MAX_MEMBERS:,} members; unpack it yourself and give the folder"
+                f"{self._path} holds more than {MAX_MEMBERS:,} members, or more than {MAX_NAMES / 2**20:,.0f} MiB of "
+                "their names; unpack it yourself and give the folder"
             )
 
     def count_bytes(self, number: int) -> None:
+        """More bytes that have been unpacked, or are about to be.
+
+        Raises:
+            DataError: they are far more than an honest file of this size holds.
+        """
         self._bytes += number
         bomb = self._bytes > RATIO_COUNTS_FROM and self._bytes > MAX_RATIO * self._packed
         if bomb or self._bytes > MAX_BYTES:
             raise DataError(
                 f"{self._path} unpacks from {self._packed / 2**20:,.1f} MiB to over {self._bytes / 2**20:,.0f} MiB: "
-                "refused as a bomb. If you trust it, unpack it yourself and give the folder"
+                "refused as a bomb. If you trust it, unpack it yourself and give a folder"
             )
 
 
@@ -164,11 +183,18 @@ class _Member:
     read: Callable[[int], bytes] | None  # None for a folder
 
 
-def _members(path: Path, allowance: _Allowance) -> Iterator[_Member]:
-    return _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path, allowance)
+def _members(path: Path, allowance: Allowance) -> Iterator[_Member]:
+    # By how it begins: a tar whose last member is a zip ends as that zip does, which is where zipfile looks.
+    is_zip = _beginning(path).startswith(_ZIP)
+    return _zip_members(path, allowance) if is_zip else _tar_members(path, allowance)
 
 
-def _zip_members(path: Path) -> Iterator[_Member]:
+def _beginning(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read(max(map(len, _OPENERS)))
+
+
+def _zip_members(path: Path, allowance: Allowance) -> Iterator[_Member]:
     with _reading(path), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -177,11 +203,11 @@ def _zip_members(path: Path) -> Iterator[_Member]:
                 yield _Member(info.filename, None)
                 continue
             with archive.open(info) as file:
-                yield _Member(info.filename, _reader(path, file))
+                yield _Member(info.filename, _reader(path, _Counting(file, allowance)))
 
 
-def _tar_members(path: Path, allowance: _Allowance) -> Iterator[_Member]:
-    with _reading(path), _tar_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+def _tar_members(path: Path, allowance: Allowance) -> Iterator[_Member]:
+    with _reading(path), _tar_stream(path) as stream, _open_tar(_Counting(stream, allowance)) as archive:
         for info in archive:
             if info.isdir():
                 yield _Member(info.name, None)
@@ -193,14 +219,40 @@ def _tar_members(path: Path, allowance: _Allowance) -> Iterator[_Member]:
                 raise _refused(path, info.name, "is a link" if info.issym() or info.islnk() else "is no regular file")
         # To the end: checksums of compressed streams come last, and tarfile takes a damaged header for the end.
         assert archive.fileobj is not None, "it is open"
-        if any(chunk.strip(b"\0") for chunk in _content(archive.fileobj.read, allowance)):
+        if any(chunk.strip(b"\0") for chunk in _content(archive.fileobj.read)):
             raise tarfile.ReadError("there is more after a header that makes no sense")
+
+
+class _Counting:
+    """A file that counts what is read of it, headers and padding too."""
+
+    def __init__(self, file: IO[bytes], allowance: Allowance) -> None:
+        self._file, self._allowance = file, allowance
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._allowance.count_bytes(len(content))
+        return content
+
+
+class _Header(tarfile.TarInfo):
+    """What a tar says of a member: a long name is a member of its own before it, which tarfile reads whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if not (header.isreg() or header.isdir()) and header.size > MAX_TAR_HEADER:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
+
+
+def _open_tar(stream: _Counting) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)  # type: ignore[call-overload,no-any-return]  # it only reads
 
 
 def _tar_stream(path: Path) -> IO[bytes]:
     """The file, through what unpacks it; tarfile's own way through gzip never looks at the checksum."""
-    with path.open("rb") as file:
-        beginning = file.read(max(map(len, _OPENERS)))
+    beginning = _beginning(path)
     opener = next((opener for magic, opener in _OPENERS.items() if beginning.startswith(magic)), None)
     stream: IO[bytes] = opener(path) if opener else path.open("rb")
     return stream
@@ -216,6 +268,8 @@ def _open_zstandard(path: Path) -> IO[bytes]:
     return stream
 
 
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with members, and without
+
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {  # by what their files begin with
     b"\x1f\x8b": gzip.GzipFile,
     b"BZh": bz2.BZ2File,
@@ -224,7 +278,7 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {  # by what their files begin wi
 }
 
 
-def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
+def _reader(path: Path, file: IO[bytes] | _Counting) -> Callable[[int], bytes]:
     def read(size: int) -> bytes:
         with _reading(path):
             return file.read(size)
@@ -235,7 +289,9 @@ def _reader(path: Path, file: IO[bytes]) -> Callable[[int], bytes]:
 def _kinds_of_damage() -> tuple[type[Exception], ...]:
     zstandard = sys.modules.get("zstandard")  # it is loaded where it is needed
     of_zstandard = (zstandard.ZstdError,) if zstandard else ()
-    return (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, *of_zstandard)
+    of_libraries = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, *of_zstandard)
+    # What zipfile and tarfile raise over numbers and names that make no sense.
+    return (*of_libraries, OSError, EOFError, struct.error, ValueError, LookupError, ArithmeticError, AssertionError)
 
 
 @contextlib.contextmanager
@@ -250,6 +306,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _safe_name(name: str, path: Path) -> str:
+    if len(name) > MAX_NAME or "\0" in name:
+        raise _refused(path, shortened(name), "has a name that no system takes")
     inside = PurePosixPath(name.replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts:
         raise _refused(path, name, "points outside of the archive")
@@ -261,5 +319,5 @@ def _refused(path: Path, member: str, why: str) -> DataError:
 
 
 def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,15 +7,22 @@ labels are class numbers from 0, [N] or [N, 1].
 
 from __future__ import annotations
 
+import lzma
+import math
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from convatlas.data.memo import digest_of, file_stamp
+from convatlas.data.readers.archive import Allowance
 from convatlas.data.source import (
     ArraySplit,
     Labels,
@@ -24,8 +31,18 @@ from convatlas.data.source import (
     Split,
     SplitName,
     mirrored_images_keep_their_class,
+    require_class_names,
 )
-from convatlas.errors import DataError
+from convatlas.errors import DataError, first_of
+from convatlas.files import require_regular
+
+ENDING = ".npy"
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# zipfile and NumPy raise nearly anything over bytes that make no sense; RuntimeError where a member is encrypted.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError, LookupError,
+    ArithmeticError, RuntimeError, SyntaxError, AssertionError,
+)  # fmt: skip
 
 _KEYS: dict[SplitName, tuple[tuple[str, str], ...]] = {
     "train": (("images", "labels"), ("x_train", "y_train")),
@@ -64,24 +81,52 @@ def _keys_by_split(path: Path) -> dict[SplitName, tuple[str, str]]:
             if image_key in present and label_key in present:
                 found[split] = (image_key, label_key)
     if "train" not in found:
-        raise DataError(f"{path} needs the keys images and labels, or x_train and y_train; received {sorted(present)}")
+        raise DataError(
+            f"{path} needs the keys images and labels, or x_train and y_train; received "
+            f"{first_of(sorted(present)) or 'none'}"
+        )
     return found
 
 
 def _keys(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            return {name.removesuffix(".npy") for name in file.namelist()}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is not a .npz file: {error}") from error
+    with _reading(path, f"{path} is not a .npz file"), zipfile.ZipFile(path) as file:
+        return {name.removesuffix(ENDING) for name in file.namelist()}
 
 
 def _read_key(path: Path, key: str) -> Any:
+    """An array, of which the header is looked at before memory is taken for it."""
+    with _reading(path, f"{path}: {key!r} cannot be read"), zipfile.ZipFile(path) as archive:
+        name = key + ENDING if key + ENDING in archive.namelist() else key
+        with archive.open(name) as file:
+            size = _size_in_header(file)
+        if size > archive.getinfo(name).file_size:
+            raise ValueError(f"its header claims {size:,} bytes, and there are {archive.getinfo(name).file_size:,}")
+        Allowance(path).count_bytes(size)
+        with archive.open(name) as file:
+            return npy.read_array(file, allow_pickle=False)
+
+
+def _size_in_header(file: IO[bytes]) -> int:
+    """Bytes of the numbers that follow the header of a ``.npy`` file."""
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it is of version {version[0]}.{version[1]}, which is not read")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded. Save numbers or text")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header claims the shape {list(shape)}")
+    return math.prod(shape) * int(dtype.itemsize)
+
+
+@contextmanager
+def _reading(path: Path, complaint: str) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file[key]
-    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: {key!r} cannot be read: {error}") from error
+        require_regular(path)
+        yield
+    except _DAMAGE as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{complaint}: {reason or type(error).__name__}") from error
 
 
 def _read_images(path: Path, key: str, labels: Labels) -> tuple[Pixels, Labels]:
@@ -119,6 +164,7 @@ def _read_classes(path: Path, highest: int, images: int) -> tuple[str, ...]:
     if names.ndim != 1:
         raise DataError(f"{path}: 'classes' must be a list of names, [C]; received {list(names.shape)}")
     classes = tuple(str(name) for name in names)
+    require_class_names(classes, path)
     if len(classes) <= highest or len(set(classes)) < len(classes):
         raise DataError(
             f"{path}: 'classes' must name each of the {highest + 1} classes once; received {len(classes)} names"
