@@ -217,7 +217,7 @@ def read_damaged(folder: Path, times: int, seed: int) -> None:
 
 
 def test_damage_anywhere_is_one_line(tmp_path: Path) -> None:
-    read_damaged(tmp_path, times=60, seed=1)
+    read_damaged(tmp_path, times=200, seed=1)
 
 
 @pytest.mark.slow
