@@ -76,7 +76,7 @@ class DataCard(BaseModel):
     skipped: tuple[tuple[Text, Text], ...] = ()
     mirror: bool
     split_seed: Annotated[int, Field(ge=0, lt=2**32)]
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None  # 0 where the set brings its own
 
 
 class TestSummary(BaseModel):

@@ -98,7 +98,8 @@ WIDTH = """
 import sys
 import torch
 from convatlas.engine.convolutions import (
-    Epilogue, Geometry, depthwise, direct, empty_picture, pack_weight, transform_weight, weight_gradient, winograd,
+    Epilogue, Geometry, depthwise, direct, empty_picture, pack_taps, pack_weight, transform_weight, weight_gradient,
+    winograd,
 )
 from convatlas.engine.jobs import LANES
 
@@ -111,7 +112,7 @@ geometry, made = Geometry(20, 28, (3, 3), 1, (1, 1)), [empty_picture(2, 28, 13, 
 assert winograd(geometry, x, transform_weight(weight), made[0], Epilogue(activation=1))()
 direct(geometry, x, pack_weight(weight), made[1], Epilogue(residual=y))()
 made += [weight_gradient(geometry, x, y), empty_picture(2, 20, 13, 9)]
-depthwise(Geometry(20, 20, (3, 3), 1, (1, 1), 20), x, numbers(1, 1, 9, 20).view(9, 20), made[3], Epilogue())()
+depthwise(Geometry(20, 20, (3, 3), 1, (1, 1), 20), x, pack_taps(numbers(20, 1, 3, 3)), made[3], Epilogue())()
 torch.save(made, sys.argv[2])
 """
 
