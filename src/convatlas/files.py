@@ -11,8 +11,9 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from convatlas.errors import StorageError
 
@@ -20,7 +21,7 @@ from convatlas.errors import StorageError
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file opened for reading, if it is a regular one: a pipe would be waited for, and /dev/zero never ends.
 
     >>> with open_regular(Path("labels.bin")) as file:   # doctest: +SKIP
