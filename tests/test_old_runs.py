@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,10 @@ from safetensors.torch import load_file
 import convatlas
 from convatlas.errors import RunError
 from convatlas.training import checkpoint
-from convatlas.training.progress import Silent, StepReport
+from convatlas.training.progress import Silent
+from stopping import StopAt
 
 SETTINGS: dict[str, Any] = {"steps": 30, "batch_size": 64, "learning_rate": 0.01}
-
-
-class StopAt(Silent):
-    """Stops a training as Ctrl-C would, at a step."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def step(self, report: StepReport) -> None:
-        self._left -= 1
-        if self._left == 0:
-            signal.raise_signal(signal.SIGINT)
 
 
 def train(out: Path, watch: Silent) -> convatlas.Run:

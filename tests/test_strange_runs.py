@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,23 +20,14 @@ from safetensors.torch import load_file, save_file
 import convatlas
 from convatlas.errors import ConvatlasError, RunError
 from convatlas.training import checkpoint
-from convatlas.training.progress import Silent, StepReport
+from convatlas.training.progress import Silent
+from stopping import StopAt
 
 STRANGE: list[Any] = [
     None, True, -1, 0, 2**40, 2**70, -1.5, 1e300, "", "0", "[/red]x[red]", "<script>", "n" * 20_000, [], [[]], {},
     {"a": []},
 ]  # fmt: skip
 RESUMED = 25  # of the edited checkpoints, to the end
-
-
-class StopAt(Silent):
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def step(self, report: StepReport) -> None:
-        self._left -= 1
-        if self._left == 0:
-            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")

@@ -35,16 +35,21 @@ def test_resume_takes_no_new_limit(convatlas: Command) -> None:
     assert "leave out --memory" in answer.err
 
 
-def test_a_training_that_takes_more_than_is_free_is_told_of_before_it_begins(
-    convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory_budget, "free_bytes", lambda: 50 * 10**6)
+def trained_with(free: int, convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a training by large batches prints where so many bytes are free."""
+    monkeypatch.setattr(memory_budget, "free_bytes", lambda: free)
     answer = convatlas(
         "train", "lenet5", "--data", "digits", "--image-size", 28, "--out", tmp_path / "run", "--engine", "torch",
         "--set", "batch_size=1000", "--set", "steps=1",
     )  # fmt: skip
     assert answer.code == 0
-    said = " ".join(answer.out.split())
+    return " ".join(answer.out.split())
+
+
+def test_a_training_that_takes_more_than_is_free_is_told_of_before_it_begins(
+    convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = trained_with(50 * 10**6, convatlas, tmp_path, monkeypatch)
     assert re.search(r"batches of 1000 take \d\S* [MG]B of memory, and .* are free for this process", said)
     assert said.index("are free for this process") < said.index("accuracy")
 
@@ -52,10 +57,4 @@ def test_a_training_that_takes_more_than_is_free_is_told_of_before_it_begins(
 def test_a_training_that_fits_is_not_warned_of(
     convatlas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_budget, "free_bytes", lambda: 8 * 10**9)
-    answer = convatlas(
-        "train", "lenet5", "--data", "digits", "--image-size", 28, "--out", tmp_path / "run", "--engine", "torch",
-        "--set", "batch_size=1000", "--set", "steps=1",
-    )  # fmt: skip
-    assert answer.code == 0
-    assert "are free" not in answer.out
+    assert "are free" not in trained_with(8 * 10**9, convatlas, tmp_path, monkeypatch)

@@ -27,8 +27,9 @@ from convatlas.training import checkpoint
 from convatlas.training.feed import Feed
 from convatlas.training.fit import Outcome, fit
 from convatlas.training.history import HistoryRow, read_csv
-from convatlas.training.progress import Silent, StepReport
+from convatlas.training.progress import Silent
 from convatlas.training.recipe import Recipe
+from stopping import StopAt
 
 RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05, nesterov=True, weight_decay=1e-3, schedule="cosine")
 
@@ -134,20 +135,6 @@ def test_tensorboard_reads_the_same_curve(dataset: Dataset, preprocessing: Prepr
     events.Reload()
     read = [(event.step, event.value) for event in events.Scalars("accuracy/validation")]
     assert read == [(row.step, pytest.approx(row.validation["accuracy"])) for row in outcome.state.history]
-
-
-class StopAt(Silent):
-    """Presses Ctrl-C in the middle of a training."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self, report: StepReport) -> None:
-        self.left -= 1
-        if self.left == 0:
-            import signal
-
-            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8])
