@@ -171,7 +171,13 @@ def test_a_file_that_prints_does_not_spoil_the_json(convatlas: Command, own_file
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "no image that Pillow knows"), (b"hello", "no image that Pillow knows"), (None, "No such file")],
+    [
+        (b"", "no image that Pillow knows"),
+        (b"hello", "no image that Pillow knows"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no image that Pillow knows"),  # a program, not pixels
+        (b"P6 60000 60000 255\n", "pixels"),
+        (None, "No such file"),
+    ],
 )
 def test_a_picture_that_is_none_is_told_before_anything_runs(
     convatlas: Command, tmp_path: Path, content: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convatlas.errors import ConvatlasError, InspectionError, unknown_name
+from convatlas.errors import ConvatlasError, InspectionError, shortened, unknown_name
 from convatlas.reports.figures import INK, MUTED
 from convatlas.reports.inspected import InspectedModel, LayerRow
 from convatlas.reports.wording import printable
@@ -85,15 +85,19 @@ def read_picture(path: Path | str) -> NDArray[Any]:
         ConvatlasError: it is none, or damaged.
     """
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps, UnidentifiedImageError
+
+    from convatlas import pictures
 
     try:
-        with Image.open(path) as opened:
+        with pictures.read_picture(Path(path)) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except UnidentifiedImageError as error:
-        raise ConvatlasError(f"cannot read the picture {path}: it is no image that Pillow knows") from error
+        raise ConvatlasError(f"cannot read the picture {shortened(path)}: it is no image that Pillow knows") from error
     except OSError as error:
-        raise ConvatlasError(f"cannot read the picture {path}: {error.strerror or error}") from error
+        raise ConvatlasError(f"cannot read the picture {shortened(path)}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file makes Pillow's plugins raise nearly anything
+        raise ConvatlasError(f"cannot read the picture {shortened(path)}: {shortened(error)}") from error
 
 
 def _windows(rows: Sequence[LayerRow]) -> list[SeenWindow]:
