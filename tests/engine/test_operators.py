@@ -105,17 +105,6 @@ def test_other_numbers_of_channels_are_pytorchs(channels: int, out_channels: int
     compare(layout(numbers(2, channels, 6, 7)), numbers(out_channels, channels, 3, 3, seed=1), None, 1)
 
 
-def test_without_winograd_the_values_are_pytorchs() -> None:
-    x, weight = picture(2, 8, 5, 5).requires_grad_(), numbers(8, 8, 3, 3, seed=1)
-    gradient = picture(2, 8, 5, 5, seed=3)
-    y = conv3x3(x, weight, None, 1, False)
-    y.backward(gradient)
-    assert torch.equal(y, theirs(x, weight, None, 1))
-    assert x.grad is not None
-    expected = torch.nn.grad.conv2d_input(x.shape, weight.double(), gradient.double(), padding=1)
-    assert relative_error(x.grad, expected.detach()) <= EXACT
-
-
 def test_bfloat16_is_pytorchs() -> None:
     x, weight = picture(2, 16, 6, 6).bfloat16(), numbers(16, 16, 3, 3, seed=1).bfloat16()
     gradient = picture(2, 16, 6, 6, seed=3).bfloat16()

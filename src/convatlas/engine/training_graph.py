@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from convatlas.engine import taps
 from convatlas.engine.choice import Chooser, Prepare
 from convatlas.engine.convolutions import Epilogue, transform_weight, winograd
 from convatlas.engine.graph import ADDITIONS, activation_of, geometry_of, is_plain, pool_sizes, refuse_shared_changes
@@ -46,7 +47,7 @@ class Convolution3x3(nn.Module):
         layer, kernel = self.layer, self._kernels[shape]
         if kernel == "torch":
             return cast(Tensor, layer(x))
-        return cast(Tensor, conv3x3(x, layer.weight, layer.bias, self._geometry.padding[0]))
+        return cast(Tensor, conv3x3(x, layer.weight, layer.bias, self._geometry.padding[0], kernel == "winograd"))
 
     def _choose(self, x: Tensor) -> str:
         layer, geometry = self.layer, self._geometry
@@ -56,8 +57,11 @@ class Convolution3x3(nn.Module):
         weight = layer.weight.detach()
         calls: dict[str, Prepare] = {
             "winograd": lambda x, y: winograd(geometry, x, transform_weight(weight), y, Epilogue()),
+            "taps": lambda x, _: lambda: taps.convolve(x, weight, None, geometry.padding[0]),
             "torch": lambda x, _: lambda: functional.conv2d(x, weight, padding=geometry.padding),
         }
+        if x.shape[2] * x.shape[3] > taps.MOST_PIXELS:
+            del calls["taps"]
         pictures = x.detach().contiguous(memory_format=torch.channels_last)
         return self._chooser.choose(self._name, geometry, pictures, calls, when="in training: ")
 
