@@ -104,17 +104,20 @@ def train(  # noqa: PLR0913, what a person may want to say
                 watch=watching.decoding if is_main() else None,
             )
         preprocessing = Preprocessing.named(chosen.normalization, dataset.train, crop=geometry.crop)
+        most_settling = chosen.batch_size
         if limit is not None:
-            from convatlas.memory_budget import fit_recipe
+            from convatlas.memory_budget import SETTLING_IMAGES, fit_recipe
 
             chosen, finding = fit_recipe(
                 limit, network, chosen, dataset, preprocessing, engine=engine, asked=settings.keys()
             )
             if finding is not None:
                 watching.finding(finding)
+            most_settling = SETTLING_IMAGES  # as it was planned
         elif is_main():
             _warn_of_shortage(network, chosen, dataset, preprocessing, engine, watching)
         feed = Feed.of_images(dataset, preprocessing, chosen)
+        images, *of_an_image = feed.train.shape
         card = Card(
             created=timestamp(),
             model=model_card,
@@ -122,7 +125,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             preprocessing=preprocessing,
             recipe=chosen.model_dump(mode="json"),
             data=_data_card(dataset),
-            engine=_engine(network, feed.train.shape, chosen, watching, asked=engine),
+            engine=_engine(network, (min(images, most_settling), *of_an_image), chosen, watching, asked=engine),
             environment=describe_environment(),
         )
         path = made_by_main(lambda: Run.create(card, place).path)

@@ -46,7 +46,7 @@ LATER_LIBRARIES = ("tensorboard.summary.writer.event_file_writer", "matplotlib.f
 FRAGMENTED, UNFORESEEN = 0.20, 80 * MEGABYTE
 
 FLOAT = 4  # bytes
-SETTLING_IMAGES = 16  # that the engine compares a step with, at most; so that what is settled here is what will train
+SETTLING_IMAGES = 16  # that the engine compares a training step with where memory is short, here and when it trains
 
 # A bound that costs one forward pass: weights, their gradients, two numbers each of an optimizer, a moving average; and
 # what layers read and write. What operators take for themselves has the other half of the free memory.
@@ -97,7 +97,7 @@ def fit_recipe(
     """
     _refuse_what_is_not_planned(recipe)
     with_engine = engine == "auto" and needs_torch(recipe) is None
-    need = _Need(network, recipe, dataset, preprocessing, with_engine)
+    need = _Need(network, recipe, dataset, preprocessing, with_engine, SETTLING_IMAGES)
     wanted = Feed.of_images(dataset, preprocessing, recipe).train.shape[0]
     if need(wanted) <= limit_bytes:
         return recipe, None
@@ -142,7 +142,8 @@ def shortage(
     shape = Feed.of_images(dataset, preprocessing, recipe).train.shape
     with suppress(InspectionError):  # what cannot be planned is trained all the same
         if _rough_bytes(network, shape) > free // 2:
-            need = _Need(network, recipe, dataset, preprocessing, engine == "auto" and needs_torch(recipe) is None)
+            with_engine = engine == "auto" and needs_torch(recipe) is None
+            need = _Need(network, recipe, dataset, preprocessing, with_engine, shape[0])
             return _shortage(need, shape[0], free + _resident_bytes())
     return None
 
@@ -181,6 +182,7 @@ class _Need:
     dataset: Dataset
     preprocessing: Preprocessing
     with_engine: bool
+    settling_images: int
     _known: dict[int, int] = field(init=False, default_factory=dict)
 
     def __call__(self, batch: int) -> int:
@@ -229,7 +231,7 @@ class _Need:
         """What will train; None for PyTorch."""
         if not self.with_engine:
             return None
-        images = min(SETTLING_IMAGES, Feed.of_images(self.dataset, self.preprocessing, self.recipe).train.shape[0])
+        images = min(self.settling_images, Feed.of_images(self.dataset, self.preprocessing, self.recipe).train.shape[0])
         return settle(self.network, (images, *self._image)).runner
 
     @property

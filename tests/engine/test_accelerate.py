@@ -321,15 +321,29 @@ def test_networks_are_really_compared(training: bool) -> None:
 
 def test_images_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerated, "_compare", lambda calls: dict.fromkeys(calls, 2.0) | {list(calls)[1]: 1.0})
-    monkeypatch.setattr(accelerated, "LAST_CACHE_SHARE", 1e-9)  # one at a time
+    monkeypatch.setattr(accelerated, "cache_bytes", lambda _: 1)
+    monkeypatch.setattr(accelerated, "shared_cache_bytes", lambda: 1)
     model, images = nn.Sequential(conv(3, 40), nn.ReLU(), conv(40, 5)).eval(), pictures(5)
     fast = accelerate(model, images)
     assert fast.choices["all of it, in evaluation"] == "convatlas, images at a time: 1"
     assert_same_outputs(fast, model, images)
     assert_same_outputs(fast, model, images[:1])
-    assert set(fast._programs._idle) == {(5, 3, 12, 12), (1, 3, 12, 12)}
+    assert set(fast._programs._idle) == {(1, 3, 12, 12)}
     told = accelerate(model, images, fast.choices)
     assert torch.equal(logits(told, images), logits(fast, images))
+
+
+@pytest.mark.parametrize(
+    ("images", "megabytes", "expected"),
+    [(8, 0.1, []), (8, 1, [4, 2]), (8, 20, [4, 2, 1]), (12, 20, [6, 3, 1]), (7, 1, [1]), (2, 9, [1]), (1, 99, [])],
+)
+def test_how_many_images_at_a_time_are_tried(
+    images: int, megabytes: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerated, "cache_bytes", lambda _: 10**6)
+    monkeypatch.setattr(accelerated, "shared_cache_bytes", lambda: 32 * 10**6)
+    monkeypatch.setattr(accelerated, "thread_count", lambda: 2)
+    assert accelerated._fewer(images, int(megabytes * 1e6)) == expected
 
 
 def test_pytorchs_own_kernel_does_a_layer_where_it_was_faster() -> None:

@@ -22,10 +22,10 @@ from convatlas.engine import convolutions, threads
 from convatlas.engine.convolutions import (
     Epilogue,
     Geometry,
-    depthwise,
     direct,
     direct_weight_gradient,
     empty_picture,
+    grouped,
     is_picture,
     pack_taps,
     pack_weight,
@@ -33,7 +33,7 @@ from convatlas.engine.convolutions import (
     weight_gradient,
     winograd,
 )
-from convatlas.engine.jobs import COLUMNS, LANES, RELU, RELU6
+from convatlas.engine.jobs import COLUMNS, GROUPED, LANES, RELU, RELU6
 from convatlas.engine.program import affine, pooling
 
 FORMS = ("plain", "bias", "relu", "relu6", "residual", "bias residual relu", "bias relu pool", "pool")
@@ -92,10 +92,6 @@ def by_winograd(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogu
     y = empty_picture(x.shape[0], geometry.out_channels, *geometry.output_size(*x.shape[2:]))
     assert winograd(geometry, x, transform_weight(weight), y, epilogue or Epilogue())()
     return y
-
-
-def by_depthwise(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue, y: Tensor) -> None:
-    depthwise(geometry, x, pack_taps(weight), y, epilogue)()
 
 
 def by_direct(geometry: Geometry, x: Tensor, weight: Tensor, epilogue: Epilogue | None = None) -> Tensor:
@@ -200,10 +196,14 @@ def test_direct_is_a_convolution_in_groups_and_with_dilation(
 
 @few
 @given(
-    channels=st.sampled_from([2, 8, 12, 16, 33]), form=st.sampled_from(["plain", "bias relu", "bias relu6"]), **windows
+    groups=st.sampled_from([2, 3, 8, 12, 33]),
+    inner=st.sampled_from(sorted(GROUPED)),
+    form=st.sampled_from(["plain", "bias relu", "bias relu6"]),
+    **windows,
 )
-def test_depthwise_is_a_convolution_of_each_channel(
-    channels: int,
+def test_small_groups_are_convolved_each_by_itself(
+    groups: int,
+    inner: int,
     images: int,
     size: Any,
     kernel: Any,
@@ -213,14 +213,15 @@ def test_depthwise_is_a_convolution_of_each_channel(
     form: str,
     is_part: bool,
 ) -> None:
-    geometry = Geometry(channels, channels, kernel, stride, padding, channels, dilation)
+    channels = groups * inner
+    geometry = Geometry(channels, channels, kernel, stride, padding, groups, dilation)
     high, wide = geometry.output_size(*size)
     assume(min(high, wide) >= 1)
-    x, weight = picture(images, channels, *size), numbers(channels, 1, *kernel, seed=1)
+    x, weight = picture(images, channels, *size), numbers(channels, inner, *kernel, seed=1)
     y = picture(images, channels, high, wide)
     x, y = (part_of_larger(x), part_of_larger(y)) if is_part else (x, y)
     epilogue = make_epilogue(form, tuple(y.shape))
-    by_depthwise(geometry, x, weight, epilogue, y)
+    grouped(geometry, x, pack_taps(weight), y, epilogue)()
     assert relative_error(y, expected_of(geometry, x, weight, epilogue)) <= EXACT
     assert not is_part or not surroundings(y).any()
 
@@ -523,6 +524,14 @@ def test_which_layers_are_depthwise() -> None:
     assert replace(layer(24, 24), groups=24).is_depthwise
     assert not replace(layer(24, 48), groups=24).is_depthwise
     assert not layer(1, 1).is_depthwise
+
+
+def test_which_layers_have_small_groups() -> None:
+    assert replace(layer(24, 24), groups=24).has_small_groups
+    assert replace(layer(32, 32), groups=8).has_small_groups
+    assert not replace(layer(32, 64), groups=8).has_small_groups
+    assert not replace(layer(30, 30), groups=10).has_small_groups  # a vector would hold parts of a group
+    assert not layer(8, 8).has_small_groups
 
 
 def test_what_is_a_picture() -> None:

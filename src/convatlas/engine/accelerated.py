@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,9 +21,9 @@ from convatlas.engine.availability import unavailable
 from convatlas.engine.choice import Chooser, LayerChoice, take_turns
 from convatlas.engine.freshness import Form, Values
 from convatlas.engine.graph import Graph, evaluating, trace
-from convatlas.engine.processor import cache_bytes
+from convatlas.engine.processor import cache_bytes, shared_cache_bytes
 from convatlas.engine.program import Program, Weights
-from convatlas.engine.threads import keep_freed_memory
+from convatlas.engine.threads import keep_freed_memory, thread_count
 from convatlas.engine.training_graph import trace_for_training
 
 T = TypeVar("T")
@@ -34,7 +36,9 @@ MOST_DIGITS = 9  # of a number of images
 AT_A_TIME = "convatlas, images at a time: "  # a few, so that what one layer writes is in the caches for the next
 LAST_CACHE_SHARE = 0.5  # that the pictures of a layer may fill then
 IN_EVALUATION, IN_TRAINING = "all of it, in evaluation", "all of it, in training"
-TRIED_IMAGES = 16  # of a batch, when a whole training step is compared
+# Of a batch, when a whole training step is compared. What a step does with the weights takes the same time for one
+# image as for a hundred: with few images PyTorch may seem faster than it is.
+TRIED_IMAGES, TRIED_PIXELS = 16, 128 * 32 * 32  # as many images as there are pixels for, and no fewer than 16
 CLEARLY_FASTER = 3.0  # than PyTorch's first call, which is slower than the next ones: no more are waited for
 
 
@@ -161,8 +165,7 @@ class _Programs:
         choice = self._chooser.choices.get(IN_EVALUATION, OURS)
         if choice == PYTORCHS:
             return cast(Tensor, self._model(images))
-        number = choice.removeprefix(AT_A_TIME)  # what a run's card says may be anything
-        at_a_time = int(number) if number.isdecimal() and len(number) < MOST_DIGITS else 0
+        at_a_time = _at_a_time(choice)
         if not 0 < at_a_time < len(images):
             return self._run(images)
         return torch.cat([self._run(some) for some in torch.split(images, at_a_time)])
@@ -180,20 +183,26 @@ class _Programs:
         if program is None or self._graph is None or not self._chooser.measures:
             return
         calls: dict[str, Callable[[], object]] = {OURS: lambda: program(images)}
-        few = max(1, int(LAST_CACHE_SHARE * cache_bytes(3)) // max(1, program.bytes_of_an_image))
-        if few <= len(images) // 2 and self._graph.takes_images_one_by_one:
-            smaller = self._built(images[:few])
-            parts = [some for some in torch.split(images, few) if len(some) == few]
-            if smaller is not None:
-                calls[f"{AT_A_TIME}{few}"] = lambda: [smaller(some) for some in parts]
+        if self._graph.takes_images_one_by_one:
+            for few in _fewer(len(images), program.bytes_of_an_image):
+                smaller = self._built(images[:few])
+                if smaller is not None:
+                    calls[f"{AT_A_TIME}{few}"] = partial(_in_parts, smaller, images, few)
         calls[PYTORCHS] = lambda: self._model(images)
         case = f"{_digest(self._model, self._graph.module.code)} {tuple(images.shape)}"
         self._chooser.choose_network(IN_EVALUATION, case, calls, _compare)
+        self._keep_only(_at_a_time(self._chooser.choices[IN_EVALUATION]) or len(images))
 
     def _built(self, images: Tensor) -> Program | None:
         program, weights = self._take(images)
         self._give_back(tuple(images.shape), program, weights)
         return program
+
+    def _keep_only(self, images: int) -> None:
+        """Give back the memory of programs for other numbers of images, which were only built to be compared."""
+        with self._lock:
+            for shape in [shape for shape in self._idle if shape[0] != images]:
+                del self._idle[shape]
 
     def forget(self) -> None:
         """Give back all memory."""
@@ -273,7 +282,7 @@ class _Training:
         graph = self.graph(flags)
         if graph is self._model:
             return
-        few = images[:TRIED_IMAGES]
+        few = images[: max(TRIED_IMAGES, TRIED_PIXELS // math.prod(images.shape[2:]))]
         with _left_as_it_is(self._model):
             with evaluating(self._model), torch.no_grad():
                 graph(images)
@@ -283,6 +292,30 @@ class _Training:
             }
             case = f"{_digest(self._model, str(graph.code))} in training {tuple(few.shape)}"
             self._chooser.choose_network(IN_TRAINING, case, calls, _compare)
+
+
+def _fewer(images: int, bytes_of_an_image: int) -> list[int]:
+    """Numbers of images at a time that are worth a comparison with all at once, the largest first.
+
+    None where the pictures of a layer fit into the cores' own caches. Else those that fit into half of the last cache;
+    and a half and a quarter of all, for how much of that cache others leave is not known.
+    """
+    if images == 1 or bytes_of_an_image * images <= cache_bytes(2) * thread_count():
+        return []
+    fitting = int(LAST_CACHE_SHARE * shared_cache_bytes()) // max(1, bytes_of_an_image)
+    limits = {max(1, fitting), images // 2, images // 4}
+    divisors = [few for few in range(1, images // 2 + 1) if images % few == 0]  # so that no part is smaller
+    return sorted({max(few for few in divisors if few <= limit) for limit in limits if limit}, reverse=True)
+
+
+def _at_a_time(choice: str) -> int:
+    """How many images a choice lets in at once; 0 for all. What a run's card says may be anything."""
+    number = choice.removeprefix(AT_A_TIME)
+    return int(number) if number.isdecimal() and len(number) < MOST_DIGITS else 0
+
+
+def _in_parts(program: Program, images: Tensor, few: int) -> list[Tensor]:
+    return [program(some) for some in torch.split(images, few)]
 
 
 def _step(module: nn.Module, model: nn.Module, images: Tensor) -> None:

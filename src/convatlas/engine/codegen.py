@@ -33,7 +33,7 @@ BIT = ir.IntType(1)
 FLOAT = ir.FloatType()
 POINTER = ir.PointerType()
 FIELD_BYTES = 8  # of a job
-CHANGING = ("next", "slot", "strange")  # fields of a job that are written to while its kernel runs
+CHANGING = ("strange",)  # fields of a job that are written to while its kernel runs
 
 Value = Any  # an instruction's result, a tuple of values, or something static
 

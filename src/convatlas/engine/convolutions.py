@@ -18,10 +18,11 @@ from convatlas.engine.jobs import (
     APART,
     COLUMNS,
     CONVOLUTION,
-    DEPTHWISE,
+    FEWER,
     GRADIENT_FINISH,
     GRADIENT_PRODUCT,
     GRADIENT_TRANSFORM,
+    GROUPED,
     LANES,
     POSITIONS,
     ROWS,
@@ -30,10 +31,15 @@ from convatlas.engine.jobs import (
     WINOGRAD,
     WINOGRAD_WEIGHT,
 )
-from convatlas.engine.processor import cache_bytes
+from convatlas.engine.processor import cache_bytes, shared_cache_bytes
 
 CHUNK = 64  # output channels between two visits to the products of a block
 FLOAT = 4  # bytes
+# Tiles a task, in few and in many channels, and output pixels of a direct convolution. Tiles of twice as many rows, as
+# AVX-512 has them, read the weights half as often: there smaller blocks do, whose V is nearer.
+LEAST_BLOCK, LARGE_BLOCK = (2 * ROWS, 8 * ROWS) if LANES == 8 else (ROWS, 2 * ROWS)
+MANY_CHANNELS = 256
+PIXEL_BLOCK = 8 * ROWS if LANES == 8 else 4 * ROWS
 LEAST_CHANNELS = 8  # of inputs and outputs: with fewer, most of a vector is empty
 LEAST_TILES = 128  # of one product for the gradient of a weight
 LAST_CACHE_SHARE = 0.2  # that the operands of those products may fill: the sums, and other processes, want the rest
@@ -74,6 +80,11 @@ class Geometry:
     def is_depthwise(self) -> bool:
         """Whether every channel has a kernel of its own and one output."""
         return self.groups == self.channels == self.out_channels > 1
+
+    @property
+    def has_small_groups(self) -> bool:
+        """Whether a vector holds whole groups of as many outputs as inputs; depthwise layers among others."""
+        return self.channels == self.out_channels and self.groups > 1 and self.channels // self.groups in GROUPED
 
     @property
     def depth(self) -> int:
@@ -211,7 +222,7 @@ def weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor |
     tiles = x.shape[0] * tiles_high * tiles_wide
     panels = -(-geometry.channels // COLUMNS)
     rows = max(-(-geometry.out_channels // ROWS) * ROWS, _whole_vectors(geometry.out_channels))
-    fitting = int(LAST_CACHE_SHARE * cache_bytes(3)) // (FLOAT * POSITIONS * (panels * COLUMNS + rows))
+    fitting = int(LAST_CACHE_SHARE * shared_cache_bytes()) // (FLOAT * POSITIONS * (panels * COLUMNS + rows))
     at_once = min(tiles, max(LEAST_TILES, fitting))
     v_panel, d_row, u_row = at_once * COLUMNS, rows, panels * COLUMNS
     v_apart, d_apart, u_apart = panels * v_panel + APART, at_once * d_row + APART, rows * u_row + APART
@@ -287,7 +298,7 @@ def direct(
         tasks=-(-pixels // block) * splits,
         work=pixels * geometry.depth * geometry.out_channels // geometry.groups,
         owners=(x, y, panels, epilogue, pre_norm),
-        scratch=(block * (columns + geometry.depth) + LANES) * FLOAT,
+        scratch=(-(-block // ROWS) * ROWS * (columns + geometry.depth + APART) + LANES) * FLOAT,
         **picture("x", x),
         **picture("y", y),
         **_sizes(geometry, x.shape[2], x.shape[3]),
@@ -300,7 +311,7 @@ def direct(
         splits=splits,
         packed=int(pre_norm is not None or not _is_matrix(geometry, x)),
         even=int(_are_even(y) and (epilogue.residual is None or _are_even(epilogue.residual))),
-        deep=cache_bytes(1) // (COLUMNS * FLOAT),
+        deep=cache_bytes(1) // (2 * COLUMNS * FLOAT),
         scale=pre_norm[0].data_ptr() if pre_norm else 0,
         shift=pre_norm[1].data_ptr() if pre_norm else 0,
     )
@@ -312,25 +323,29 @@ def direct(
 
 
 def pack_taps(weight: Tensor) -> Tensor:
-    """Weights [channels, 1, h, w] of a depthwise layer for its kernel: [vectors of channels, h * w, a vector]."""
-    channels = weight.shape[0]
-    padded = functional.pad(weight.reshape(channels, -1).t(), (0, -channels % LANES))
-    return padded.reshape(padded.shape[0], -1, LANES).transpose(0, 1).contiguous()
+    """Weights [channels, width, h, w] of small groups for their kernel.
+
+    They are [vectors of channels, h * w, width, a vector].
+    """
+    channels, width = weight.shape[:2]
+    taps = functional.pad(weight.permute(2, 3, 1, 0).reshape(-1, width, channels), (0, -channels % LANES))
+    return taps.reshape(len(taps), width, -1, LANES).permute(2, 0, 1, 3).contiguous()
 
 
-def depthwise(geometry: Geometry, x: Tensor, taps: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], None]:
-    """A call that convolves each channel of ``x`` by a kernel of its own.
+def grouped(geometry: Geometry, x: Tensor, taps: Tensor, y: Tensor, epilogue: Epilogue) -> Callable[[], None]:
+    """A call that convolves each small group of channels of ``x`` by kernels of its own.
 
     Args:
-        geometry: a depthwise layer.
+        geometry: a layer that ``has_small_groups``.
         x, y: the pictures.
         taps: weights as ``pack_taps`` makes them.
         epilogue: what is done to the outputs; neither a residual nor a pool.
     """
+    width = geometry.channels // geometry.groups
     job = threads.Job(
-        DEPTHWISE,
+        GROUPED[width],
         tasks=y.shape[0] * y.shape[2],
-        work=y.numel() * taps.shape[1],
+        work=y.numel() * taps.shape[1] * width,
         owners=(x, y, taps, epilogue),
         **picture("x", x),
         **picture("y", y),
@@ -393,29 +408,35 @@ def _winograd_blocks(tiles: int, geometry: Geometry) -> tuple[int, int]:
     """Tiles a task, and shares of the output channels; neither changes a bit of the result.
 
     Small blocks keep V in a core's own cache; where the weights are larger than that, a larger block reads them less
-    often. Where there are too few tiles for all threads, they share the output channels instead.
+    often.
     """
     values = cache_bytes(2) // FLOAT // POSITIONS
-    block = 2 * ROWS if LANES == 8 else ROWS
-    while 2 * block * (geometry.channels + CHUNK) <= values and block < 4 * ROWS:
-        block *= 2
-    if geometry.channels > 256:
-        block = 48
-    workers = threads.thread_count()
-    if tiles >= 2 * block * workers:
-        return block, 1
-    blocks = max(1, round(tiles / block))  # as even as can be: each reads all weights, however few its tiles
-    even = -(-tiles // (blocks * ROWS)) * ROWS
-    return even, min(workers, -(-geometry.out_channels // CHUNK))
+    block = LEAST_BLOCK if 2 * LEAST_BLOCK * (geometry.channels + CHUNK) > values else 2 * LEAST_BLOCK
+    if geometry.channels > MANY_CHANNELS:
+        block = LARGE_BLOCK
+    return _even_blocks(tiles, block, -(-geometry.out_channels // CHUNK))
 
 
 def _direct_blocks(pixels: int, geometry: Geometry) -> tuple[int, int]:
     """Output pixels a task, and shares of the output channels; neither changes a bit of the result."""
-    block = 48 if geometry.depth * FLOAT * 48 <= cache_bytes(2) // 2 else 24
+    block = PIXEL_BLOCK
+    if geometry.depth * FLOAT * block > cache_bytes(2) // 2:
+        block //= 2
+    shares = geometry.groups if geometry.groups > 1 else -(-geometry.out_channels // COLUMNS)
+    return _even_blocks(pixels, block, shares)
+
+
+def _even_blocks(rows: int, usual: int, most_shares: int) -> tuple[int, int]:
+    """Rows a task, about ``usual``, and into how many shares the columns are cut: all threads have the same to do.
+
+    Where there are fewer blocks than threads, these share the columns, so that each reads a part of the weights alone.
+    """
     workers = threads.thread_count()
-    if pixels >= 2 * block * workers:
-        return block, 1
-    return block, min(workers, -(-geometry.out_channels // COLUMNS) if geometry.groups == 1 else geometry.groups)
+    blocks = max(1, round(rows / usual))
+    shares = 1 if blocks >= workers else min(workers // blocks, most_shares)
+    tasks = -(-blocks * shares // workers) * workers
+    blocks = -(-tasks // shares)
+    return -(-rows // (blocks * FEWER)) * FEWER, shares
 
 
 def _whole_vectors(channels: int) -> int:

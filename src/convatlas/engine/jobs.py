@@ -1,8 +1,9 @@
 """What each kernel is told: its job, a row of int64 fields, and where its Python source is.
 
-A job is cut into tasks. Every thread that runs the kernel takes the number of the next task until none is left, and
-one slice of the scratch memory for itself, so one kernel runs on any pool of threads, and which thread does a task
-changes no result. Addresses are in bytes; strides, in values of float32.
+A job is cut into tasks, and these into one run of neighbours for each thread: what a layer writes is read in the next
+by the same thread as a rule, from its own core's cache. Whoever is done helps the others. Every thread takes one slice
+of the scratch memory for itself, so one kernel runs on any pool of threads, and which thread does a task changes no
+result. Addresses are in bytes; strides, in values of float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from convatlas.engine.processor import vector_width
 
 # How memory is laid out: by whoever prepares a job, and by the kernel that does it.
 LANES = vector_width()  # values in a vector
-ROWS = 6 if LANES == 8 else 12  # of the register tile that all products are made of: sixteen registers, or thirty-two
+ROWS = 6 if LANES == 8 else 14  # of the register tile that all products are made of: sixteen registers, or thirty-two
+FEWER = ROWS // 2  # rows of the tile that does what is left of them
 COLUMNS = 2 * LANES  # of that tile; weights lie in panels of so many columns, the last perhaps half as wide
 TILE = 4  # outputs a side of a Winograd tile
 POSITIONS = 36  # of its products
@@ -23,7 +25,8 @@ APART = 16  # values between two positions beyond their size, or all 36 would co
 OUTPUTS = 4  # of a dense layer, a task
 RELU, RELU6 = 1, 2  # the activations that kernels know; 0 is none
 
-COMMON = ("next", "tasks", "slot", "scratch", "scratch_bytes", "strange")
+COMMON = ("tasks", "threads", "counters", "scratch", "scratch_bytes", "strange")
+COUNTER_BYTES = 64  # between two counters: a line of the cache, so that threads do not wait for each other's
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,12 @@ WEIGHT_GRADIENT = Kernel(
     "weight_gradient",
     (*_picture("x"), *_SIZES, *_KERNEL, "pixels", "block", "gradient", "shares"),
 )
-DEPTHWISE = Kernel(
-    "depthwise",
-    "convolve",
-    (*_picture("x"), *_picture("y"), *_SIZES, "bias", "activation", *_KERNEL, "weight"),
-)
+_GROUPS = (*_picture("x"), *_picture("y"), *_SIZES, "bias", "activation", *_KERNEL, "weight")
+DEPTHWISE = Kernel("depthwise", "convolve", _GROUPS)
+GROUPED = {  # by the channels of a group
+    1: DEPTHWISE,
+    **{width: Kernel("depthwise", f"convolve_groups_of_{width}", _GROUPS) for width in (4, 8, 16) if width <= LANES},
+}
 POOLING = Kernel(
     "pooling",
     "pool",
@@ -114,6 +118,6 @@ WRITE_GRADIENT = Kernel(
 
 KERNELS = (
     *(WINOGRAD, WINOGRAD_WEIGHT, GRADIENT_TRANSFORM, GRADIENT_PRODUCT, GRADIENT_FINISH),
-    *(CONVOLUTION, WEIGHT_GRADIENT, DEPTHWISE, POOLING, LINEAR, AFFINE, FINGERPRINT),
+    *(CONVOLUTION, WEIGHT_GRADIENT, *GROUPED.values(), POOLING, LINEAR, AFFINE, FINGERPRINT),
     *(MEASURE, NORMALISE, SUM_GRADIENT, WRITE_GRADIENT),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 SETTING = "CONVATLAS_VECTOR_WIDTH"
 WIDTHS = (8, 16)
 USUAL_CACHES = {1: 32 * 1024, 2: 512 * 1024, 3: 16 * 2**20}  # bytes, where the system does not say
+MOST_SHARED = 32 * 2**20  # bytes of the last cache to count on: a server's is larger, and shared by dozens of cores
 
 
 def vector_width() -> int:
@@ -29,6 +30,15 @@ def vector_width() -> int:
             raise ValueError(f"{SETTING} is 8 or 16; received {said!r}")
         return int(said)
     return 16 if _has_long_registers() else 8
+
+
+def shared_cache_bytes() -> int:
+    """What a program may expect to find in the last cache, beside others' programs.
+
+    >>> shared_cache_bytes() <= cache_bytes(3)
+    True
+    """
+    return min(cache_bytes(3), MOST_SHARED)
 
 
 @cache

@@ -21,9 +21,9 @@ from convatlas.engine.choice import Chooser, Prepare
 from convatlas.engine.convolutions import (
     FLOAT,
     Epilogue,
-    depthwise,
     direct,
     empty_picture,
+    grouped,
     is_picture,
     pack_taps,
     pack_weight,
@@ -78,8 +78,9 @@ class Weights:
         return cast(Tensor, self._once(layer, "direct", lambda: pack_weight(layer.folded()[0], groups)))
 
     def taps(self, layer: Convolution) -> Tensor:
-        """The weight of a depthwise convolution, channels side by side."""
-        return cast(Tensor, self._once(layer, "depthwise", lambda: pack_taps(layer.folded()[0])))
+        """The weight of a depthwise convolution, or one in small groups, channels side by side."""
+        kind = "depthwise" if layer.geometry.is_depthwise else "groups"
+        return cast(Tensor, self._once(layer, kind, lambda: pack_taps(layer.folded()[0])))
 
     def laid_out(self, layer: Convolution, x: Tensor) -> Tensor | None:
         """The weight as oneDNN wants it."""
@@ -94,7 +95,7 @@ class Weights:
 
     def keep(self, layer: Convolution, kernel: str) -> None:
         """Give back what was only made to be compared."""
-        for kind in {"winograd", "direct", "depthwise", "torch", "plain"} - {
+        for kind in {"winograd", "direct", "depthwise", "groups", "torch", "plain"} - {
             kernel,
             "plain" if kernel == "torch" else "",
         }:
@@ -255,6 +256,8 @@ class Program:
         geometry = layer.geometry
         epilogue = Epilogue(activation=layer.activation)
         names = ["winograd"] if geometry.suits_winograd else []
+        if geometry.has_small_groups and not geometry.is_depthwise and layer.residual is None:
+            names.append("groups")
         names.append("depthwise" if geometry.is_depthwise else "direct")
         if layer.pre_norm is None:
             names.append("torch")
@@ -264,8 +267,8 @@ class Program:
         geometry, weights = layer.geometry, self._weights
         if kernel == "winograd":
             return winograd(geometry, x, weights.transformed(layer), y, epilogue)
-        if kernel == "depthwise":
-            return depthwise(geometry, x, weights.taps(layer), y, epilogue)
+        if kernel in ("depthwise", "groups"):
+            return grouped(geometry, x, weights.taps(layer), y, epilogue)
         if kernel == "torch":
             laid_out = weights.laid_out(layer, x)
             weight = weights.plain(layer) if laid_out is None else laid_out

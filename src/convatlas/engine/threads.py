@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from convatlas.engine.compiler import address_of, fingerprint
-from convatlas.engine.jobs import Kernel
+from convatlas.engine.jobs import COUNTER_BYTES, Kernel
 
 ALIGNMENT = 4096  # bytes; a page
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -71,12 +71,14 @@ class Job:
         self._scratch = -(-scratch // ALIGNMENT) * ALIGNMENT
         self._fields = kernel.layout(tasks=tasks, scratch_bytes=self._scratch, **fields)
         self._address = ctypes.addressof(self._fields)
+        self._counters = ctypes.create_string_buffer(0)
 
     def run(self) -> Any:
         """Do all tasks and return the fields, where the kernel may have left a result."""
         threads = min(thread_count(), self._most_threads)
         fields = self._fields
-        fields.next = fields.slot = fields.strange = 0
+        fields.strange = 0
+        self._count_from_zero(threads)
         if self._scratch:
             fields.scratch = scratch_memory(self._scratch * threads)
         if threads == 1:
@@ -84,6 +86,14 @@ class Job:
         else:
             _parallel_start()(self._function, self._address, threads)
         return fields
+
+    def _count_from_zero(self, threads: int) -> None:
+        size = (threads + 1) * COUNTER_BYTES
+        if len(self._counters) != size:
+            self._counters = ctypes.create_string_buffer(size)
+            self._fields.threads = threads
+            self._fields.counters = ctypes.addressof(self._counters)
+        ctypes.memset(self._fields.counters, 0, size)
 
 
 def run(kernel: Kernel, *, tasks: int, scratch: int = 0, work: float = math.inf, **fields: int) -> Any:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from convatlas.engine.codegen import static, vectors
-from convatlas.engine.jobs import COLUMNS, LANES, ROWS
+from convatlas.engine.jobs import APART, COLUMNS, FEWER, LANES, ROWS
 from convatlas.engine.kernels.epilogue import bias_of, bounded, bounds_of, finished, output_place, residual_place
 from convatlas.engine.kernels.products import (
     accumulate,
     empty_tile,
     load_tile,
+    pace_of,
     product_of_rows,
     store_tile,
 )
@@ -97,6 +98,13 @@ def piece_of(panels: int, column: int, depth: int, start: int, width: int) -> in
     return panels + (column * depth + start * width) * BYTES
 
 
+def piece_after(panels: int, column: int, depth: int, start: int, count: int, columns: int) -> int:
+    """Where the piece is that is multiplied after this one: in the next panel, or at the beginning of the first."""
+    if column + COLUMNS < columns:
+        return piece_of(panels, column + COLUMNS, depth, start, COLUMNS)
+    return piece_of(panels, 0, depth, (start + count) % depth, COLUMNS)
+
+
 def multiply_piece(
     a: int, a_row: int, rows: int, depth: int, start: int, count: int, panels: int, columns: int, sums: int
 ) -> None:
@@ -105,10 +113,11 @@ def multiply_piece(
     at, onto = a + start * BYTES, start > 0
     for column in range(0, whole, COLUMNS):
         b, c = piece_of(panels, column, depth, start, COLUMNS), sums + column * BYTES
-        product_of_rows(at, a_row, 1, b, COLUMNS, c, columns, count, onto, rows, 2)
+        after = piece_after(panels, column, depth, start, count, columns)
+        product_of_rows(at, a_row, 1, b, COLUMNS, c, columns, count, onto, rows, 2, after)
     if whole < columns:
         b, c = piece_of(panels, whole, depth, start, LANES), sums + whole * BYTES
-        product_of_rows(at, a_row, 1, b, LANES, c, columns, count, onto, rows, 1)
+        product_of_rows(at, a_row, 1, b, LANES, c, columns, count, onto, rows, 1, b)
 
 
 def with_bias(job: Any, sums: Any, channel: int) -> Any:
@@ -137,15 +146,16 @@ def store_outputs(job: Any, sums: Any, pixel: int, channel: int) -> None:
 
 def multiply_tile(
     job: Any, a: int, a_row: int, b: int, count: int, c: int, c_row: int, onto: bool, pixel: int, channel: int,
-    rows: int, halves: int,
+    coming: int, pace: int, rows: int, halves: int,
 ) -> None:  # fmt: skip
     """The last piece of a tile of outputs, finished while its sums are in registers."""
     sums = load_tile(c, c_row, rows, halves) if onto else empty_tile(rows, halves)
     for _ in range(count):
-        prefetch(b, halves * LANES)
+        prefetch(coming, halves * LANES, 2)
         sums = accumulate(sums, a, a_row, b)
         a += BYTES
         b += halves * LANES * BYTES
+        coming += pace
     sums = with_bias(job, sums, channel)
     if job.residual != 0:
         sums = with_residual(job, sums, pixel, channel)
@@ -161,18 +171,21 @@ def multiply_last_piece(
     count, onto = depth - start, start > 0
     for column in range(0, whole, COLUMNS):
         b = piece_of(panels, column, depth, start, COLUMNS)
+        after, pace = piece_after(panels, column, depth, start, count, columns), pace_of(rows, 2)
         for row in range(0, rows, ROWS):
             at, c = a + (row * a_row + start) * BYTES, sums + (row * columns + column) * BYTES
-            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, channel + column, ROWS, 2)
+            to = channel + column
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, to, after, pace, ROWS, 2)
+            after += count * pace
     if whole < columns:
         b = piece_of(panels, whole, depth, start, LANES)
         pairs = rows // (2 * ROWS) * (2 * ROWS)
         for row in range(0, pairs, 2 * ROWS):
             at, c = a + (row * a_row + start) * BYTES, sums + (row * columns + whole) * BYTES
-            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, channel + whole, 2 * ROWS, 1)
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + row, channel + whole, b, 0, 2 * ROWS, 1)
         if pairs < rows:
             at, c = a + (pairs * a_row + start) * BYTES, sums + (pairs * columns + whole) * BYTES
-            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + pairs, channel + whole, ROWS, 1)
+            multiply_tile(job, at, a_row, b, count, c, columns, onto, first + pairs, channel + whole, b, 0, ROWS, 1)
 
 
 def multiply_block(
@@ -206,7 +219,6 @@ def multiply_taps(
     sums = empty_tile(ROWS, halves)
     for _ in range(taps):
         for index in range(inner):
-            prefetch(b, halves * LANES)
             sums = accumulate(sums, a + index * BYTES, a_row, b)
             b += halves * LANES * BYTES
         a += a_tap * BYTES
@@ -257,11 +269,12 @@ def convolve(job: Any, task: int, scratch: int) -> None:
     a, a_row = job.x + first * job.x_pixel * BYTES, job.x_pixel
     sums = scratch
     # Rows are made up to whole tiles, which must not be read beyond the end of the picture.
-    if job.packed != 0 or rows % ROWS != 0:
-        a, a_row = scratch + block * columns * BYTES, depth
+    tile = ROWS if job.groups > 1 else FEWER
+    if job.packed != 0 or rows % tile != 0:
+        a, a_row = scratch + (block + ROWS - 1) // ROWS * ROWS * columns * BYTES, depth + APART
         place = place_of(job, first)
         for pixel in range(rows):
-            row = a + pixel * depth * BYTES
+            row = a + pixel * a_row * BYTES
             gather_pixel(job, place, row)
             place = next_place(job, place)
             if job.scale != 0:
@@ -300,7 +313,7 @@ def weight_gradient(job: Any, task: int, scratch: int) -> None:
         whole = outputs // COLUMNS * COLUMNS
         for column in range(0, whole, COLUMNS):
             b, c = gradient + column * BYTES, share + column * BYTES
-            product_of_rows(scratch, 1, rows, b, outputs, c, outputs, last - first, True, rows, 2)
+            product_of_rows(scratch, 1, rows, b, outputs, c, outputs, last - first, True, rows, 2, b)
         if whole < outputs:
             b, c = gradient + whole * BYTES, share + whole * BYTES
-            product_of_rows(scratch, 1, rows, b, outputs, c, outputs, last - first, True, rows, 1)
+            product_of_rows(scratch, 1, rows, b, outputs, c, outputs, last - first, True, rows, 1, b)

@@ -6,18 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from convatlas.engine.codegen import generate
-from convatlas.engine.jobs import COMMON, LANES, Kernel
+from convatlas.engine.jobs import COMMON, COUNTER_BYTES, LANES, Kernel
 from convatlas.engine.kernels.simd import take
 
 
 def run(job: Any, body: Callable[..., None]) -> None:
-    """Do tasks until none is left."""
-    scratch = job.scratch + take(job, "slot") * job.scratch_bytes
-    while True:
-        task = take(job, "next")
-        if task >= job.tasks:
-            return
-        body(job, task, scratch)
+    """Do one's own tasks, then what is left of the others'.
+
+    The first counter numbers the threads, the others the tasks that were taken of each thread's.
+    """
+    own, threads = take(job.counters), job.threads
+    scratch = job.scratch + own * job.scratch_bytes
+    for turn in range(threads):
+        owner = (own + turn) % threads
+        task, end = job.tasks * owner // threads, job.tasks * (owner + 1) // threads
+        counter = job.counters + (owner + 1) * COUNTER_BYTES
+        while True:
+            number = task + take(counter)
+            if number >= end:
+                break
+            body(job, number, scratch)
 
 
 def compile_kernel(kernel: Kernel, body: Callable[..., None]) -> str:

@@ -1,8 +1,10 @@
-"""The matrix product all convolutions end in: a register tile of six or twelve rows and two vectors.
+"""The matrix product all convolutions end in: a register tile of six or fourteen rows and two vectors.
 
 With AVX2, twelve vectors of sums, two of ``b`` and one of ``a`` fill the sixteen registers, and six rows keep its two
-multiply-add units busy through their latency; AVX-512 has twice the registers, of twice the width. The columns of ``b``
-lie in *panels* of two vectors, one row after another; what is left of the columns may be a panel of one vector.
+multiply-add units busy through their latency; AVX-512 has twice the registers, of twice the width: there rows are
+fourteen, for maps of 7, 14, 28 and 56 pixels a side. The columns of ``b`` lie in *panels* of two vectors, one row after
+another; what is left of the columns may be a panel of one vector. The tiles that multiply by one panel fetch the next
+into the core's own cache meanwhile, a share each.
 """
 
 from __future__ import annotations
@@ -10,10 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from convatlas.engine.codegen import static
-from convatlas.engine.jobs import COLUMNS, LANES, ROWS
+from convatlas.engine.jobs import COLUMNS, FEWER, LANES, ROWS
 from convatlas.engine.kernels.simd import BYTES, constant, load, load_one, multiply_add, prefetch, spread, store
-
-FEWER = ROWS // 2  # rows of the tile that does what is left of them
 
 
 def load_tile(c: int, c_row: int, rows: int, halves: int) -> Any:
@@ -54,20 +54,24 @@ def product(
     c_row: int,
     depth: int,
     onto: bool,
+    coming: int,
+    pace: int,
     rows: int,
     halves: int,
 ) -> None:
     """``c[rows, halves * LANES] = a[rows, depth] @ b[depth, halves * LANES]``, or ``+=`` where ``onto``.
 
     All distances are in values: ``a_row`` between the rows of ``a``, ``a_step`` between its columns, ``b_step`` and
-    ``c_row`` between the rows of the others. ``rows`` and ``halves`` are static.
+    ``c_row`` between the rows of the others. Meanwhile ``pace`` bytes a step are fetched from ``coming`` on.
+    ``rows`` and ``halves`` are static.
     """
     sums = load_tile(c, c_row, rows, halves) if onto else empty_tile(rows, halves)
     for _ in range(depth):
-        prefetch(b, halves * LANES)
+        prefetch(coming, halves * LANES, 2)
         sums = accumulate(sums, a, a_row, b)
         a += a_step * BYTES
         b += b_step * BYTES
+        coming += pace
     store_tile(c, c_row, sums)
 
 
@@ -83,24 +87,37 @@ def product_of_rows(
     onto: bool,
     rows: int,
     halves: int,
+    following: int,
 ) -> None:
-    """The same for any number of rows, made up to a multiple of ``FEWER``: there ``a`` is read and ``c`` is written."""
+    """The same for any number of rows, made up to a multiple of ``FEWER``: there ``a`` is read and ``c`` is written.
+
+    ``following`` is what ``b`` will be next: each tile fetches a share of it.
+    """
+    pace = pace_of(rows, halves)
     done = rows // tall(halves) * tall(halves)
     for row in range(0, done, tall(halves)):
         at, to = a + row * a_row * BYTES, c + row * c_row * BYTES
-        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, tall(halves), halves)
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, following, pace, tall(halves), halves)
+        following += depth * pace
     whole = done + (rows - done + FEWER - 1) // ROWS * ROWS
     for row in range(done, whole, ROWS):
         at, to = a + row * a_row * BYTES, c + row * c_row * BYTES
-        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, ROWS, halves)
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, following, pace, ROWS, halves)
+        following += depth * pace
     if whole < rows:
         at, to = a + whole * a_row * BYTES, c + whole * c_row * BYTES
-        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, FEWER, halves)
+        product(at, a_row, a_step, b, b_step, to, c_row, depth, onto, following, pace, FEWER, halves)
 
 
 def tall(halves: int) -> int:
     """Rows of the tile that has as many sums as there are registers for: twice as many where it is half as wide."""
     return 2 * ROWS // halves
+
+
+def pace_of(rows: int, halves: int) -> int:
+    """Bytes a step of what follows, for each of the tiles of so many rows: together they fetch all of it."""
+    tiles = (rows + tall(halves) - 1) // tall(halves)
+    return halves * LANES * BYTES // max(tiles, 1)
 
 
 def product_with_panels(
@@ -122,7 +139,9 @@ def product_with_panels(
     whole = columns // COLUMNS * COLUMNS
     for column in range(0, whole, COLUMNS):
         b = panels + column * panel_depth * BYTES
-        product_of_rows(a, a_row, 1, b, COLUMNS, c + column * BYTES, c_row, depth, onto, rows, 2)
+        after = b + panel_depth * COLUMNS * BYTES
+        product_of_rows(a, a_row, 1, b, COLUMNS, c + column * BYTES, c_row, depth, onto, rows, 2, after)
     if whole < columns:
         b = panels + whole * panel_depth * BYTES
-        product_of_rows(a, a_row, 1, b, LANES, c + whole * BYTES, c_row, depth, onto, rows, 1)
+        after = b + panel_depth * LANES * BYTES
+        product_of_rows(a, a_row, 1, b, LANES, c + whole * BYTES, c_row, depth, onto, rows, 1, after)

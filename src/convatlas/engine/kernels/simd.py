@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from convatlas.engine.codegen import FLOAT, INT, POINTER, Job, intrinsic, mask_of, static, vectors
+from convatlas.engine.codegen import FLOAT, INT, POINTER, intrinsic, mask_of, static, vectors
 from convatlas.engine.jobs import LANES
 
 BYTES = 4  # of one value
@@ -24,7 +24,6 @@ BITS = ir.VectorType(ir.IntType(32), LANES)
 MASK = ir.VectorType(ir.IntType(1), LANES)
 FNV32_PRIME, FNV64_PRIME = 16777619, 1099511628211  # of Fowler, Noll and Vo's hash
 LINE = 64  # bytes that the caches fetch at once
-AHEAD = 1024  # bytes of a panel that are asked for before they are needed: the machine's own guesses end with a page
 
 
 def _index(value: Any) -> Any:
@@ -53,10 +52,10 @@ def _fused(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     return builder.call(_declared(builder, f"llvm.fmuladd.v{LANES}f32", VECTOR, VECTOR, VECTOR, VECTOR), [a, b, c])
 
 
-def _prefetch(builder: ir.IRBuilder, address: Any) -> None:
-    """Start to bring the memory at an address into the caches; any address will do."""
+def _prefetch(builder: ir.IRBuilder, address: Any, level: int) -> None:
+    """Start to bring the memory at an address into the caches from a level on; any address will do."""
     function = _declared(builder, "llvm.prefetch.p0", ir.VoidType(), POINTER, INDEX, INDEX, INDEX)
-    hints = [ir.Constant(INDEX, hint) for hint in (0, 3, 1)]  # to read, into all caches, data
+    hints = [ir.Constant(INDEX, hint) for hint in (0, 4 - level, 1)]  # to read, how near, data
     builder.call(function, [builder.inttoptr(address, POINTER), *hints])
 
 
@@ -159,6 +158,13 @@ def spread(builder: ir.IRBuilder, value: Any) -> Any:
 
 
 @intrinsic
+def of_group(builder: ir.IRBuilder, value: Any, number: int, width: int) -> Any:
+    """In each lane the lane of that number in its group of ``width``; both are static."""
+    lanes = [lane // width * width + number for lane in range(LANES)]
+    return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(INDEX, LANES), lanes))
+
+
+@intrinsic
 def constant(builder: ir.IRBuilder, value: float) -> Any:
     """A number in every lane."""
     return ir.Constant(VECTOR, [float(value)] * LANES)
@@ -257,17 +263,16 @@ def _exchange(builder: ir.IRBuilder, rows: list[Any], width: int) -> list[Any]:
 
 
 @intrinsic
-def prefetch(builder: ir.IRBuilder, address: Any, count: int) -> None:
-    """Ask for the memory a little beyond ``count`` values at an address; a static number of them."""
+def prefetch(builder: ir.IRBuilder, address: Any, count: int, level: int) -> None:
+    """Ask for the memory of ``count`` values at an address, into the cache of a level; both are static."""
     for line in range(0, count * BYTES, LINE):
-        _prefetch(builder, builder.add(address, ir.Constant(INT, AHEAD + line)))
+        _prefetch(builder, builder.add(address, ir.Constant(INT, line)), level)
 
 
 @intrinsic
-def take(builder: ir.IRBuilder, job: Job, field: str) -> Any:
-    """Add one to a field of the job, atomically; what it was before."""
-    place = builder.inttoptr(job.place(builder, field), POINTER)
-    return builder.atomic_rmw("add", place, ir.Constant(INT, 1), "monotonic")
+def take(builder: ir.IRBuilder, address: Any) -> Any:
+    """Add one to an int64 in memory, atomically; what it was before."""
+    return builder.atomic_rmw("add", builder.inttoptr(address, POINTER), ir.Constant(INT, 1), "monotonic")
 
 
 def load_all(address: int, stride: int, count: int, mask: Any = None) -> Any:

@@ -387,9 +387,9 @@ def multiply_for_weight(job: Any, task: int, scratch: int) -> None:
         b = job.v + (task * job.v_apart + column // COLUMNS * job.v_panel) * BYTES
         c = u + column * BYTES
         if column + LANES < job.channels:
-            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 2)
+            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 2, b + job.v_panel * BYTES)
         else:
-            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 1)
+            product_of_rows(d, 1, job.d_row, b, COLUMNS, c, job.u_row, tiles, onto, rows, 1, b)
 
 
 def finish_weight_gradient(job: Any, task: int, scratch: int) -> None:
