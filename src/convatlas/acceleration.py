@@ -133,6 +133,13 @@ def settle(
     return Acceleration(module, EngineCard(name="convatlas", choices=dict(module.choices)))
 
 
+def compared_images(shape: Sequence[int]) -> int:
+    """On how many images [C, H, W] the engine is compared with PyTorch before a training, at most."""
+    from convatlas.engine import tried_images
+
+    return tried_images(shape[1], shape[2])
+
+
 def as_recorded(card: EngineCard, network: nn.Module, shape: Sequence[int]) -> nn.Module:
     """A network as the card says it is run: with the card's kernels, nothing measured; itself where PyTorch runs it."""
     return _accelerated(network, shape, card.choices) if card.name == "convatlas" else network

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from torch import nn
 
-from convatlas.acceleration import Engine, settle
+from convatlas.acceleration import Engine, compared_images, settle
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import InspectionError, RecipeError
@@ -143,7 +143,8 @@ def shortage(
     with suppress(InspectionError):  # what cannot be planned is trained all the same
         if _rough_bytes(network, shape) > free // 2:
             with_engine = engine == "auto" and needs_torch(recipe) is None
-            need = _Need(network, recipe, dataset, preprocessing, with_engine, shape[0])
+            images = min(shape[0], compared_images(shape[1:]))
+            need = _Need(network, recipe, dataset, preprocessing, with_engine, images)
             return _shortage(need, shape[0], free + _resident_bytes())
     return None
 

@@ -11,16 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convatlas.engine.accelerated import Accelerated, accelerate
+    from convatlas.engine.accelerated import Accelerated, accelerate, tried_images
     from convatlas.engine.availability import unavailable
     from convatlas.engine.choice import LayerChoice
 
-__all__ = ["Accelerated", "LayerChoice", "accelerate", "unavailable"]
+__all__ = ["Accelerated", "LayerChoice", "accelerate", "tried_images", "unavailable"]
 
 _HOMES = {
     "Accelerated": "accelerated",
     "LayerChoice": "choice",
     "accelerate": "accelerated",
+    "tried_images": "accelerated",
     "unavailable": "availability",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -62,6 +61,15 @@ def accelerate(model: nn.Module, example: Tensor, choices: Mapping[str, str] | N
     return accelerated
 
 
+def tried_images(height: int, width: int) -> int:
+    """On how many images of a batch a training step is compared with PyTorch's, at most.
+
+    >>> tried_images(32, 32), tried_images(224, 224)
+    (128, 16)
+    """
+    return max(TRIED_IMAGES, TRIED_PIXELS // (height * width))
+
+
 class Accelerated(nn.Module):
     """What ``accelerate`` returns."""
 
@@ -103,7 +111,8 @@ class Accelerated(nn.Module):
             return
         self._follow()
         with evaluating(self.model), torch.inference_mode():
-            self._programs.prepare(example)
+            # In training the memory is for the training, not for programs beside each other.
+            self._programs.prepare(example, in_parts=not self.model.training)
         if self.model.training:
             self._programs.forget()  # of what was learnt, training needs only the choices
             self._training.prepare(example, self._form.training_flags)
@@ -177,13 +186,13 @@ class _Programs:
         finally:
             self._give_back(tuple(images.shape), program, weights)
 
-    def prepare(self, images: Tensor) -> None:
-        """Build the program, and compare it with the network itself, and with fewer images at a time."""
+    def prepare(self, images: Tensor, *, in_parts: bool) -> None:
+        """Build the program, and compare it with the network itself, and ``in_parts``: with fewer images at a time."""
         program = self._built(images)
         if program is None or self._graph is None or not self._chooser.measures:
             return
         calls: dict[str, Callable[[], object]] = {OURS: lambda: program(images)}
-        if self._graph.takes_images_one_by_one:
+        if in_parts and self._graph.takes_images_one_by_one:
             for few in _fewer(len(images), program.bytes_of_an_image):
                 smaller = self._built(images[:few])
                 if smaller is not None:
@@ -282,7 +291,7 @@ class _Training:
         graph = self.graph(flags)
         if graph is self._model:
             return
-        few = images[: max(TRIED_IMAGES, TRIED_PIXELS // math.prod(images.shape[2:]))]
+        few = images[: tried_images(*images.shape[2:])]
         with _left_as_it_is(self._model):
             with evaluating(self._model), torch.no_grad():
                 graph(images)
