@@ -19,38 +19,47 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Te
     """``conv2d(x, weight, bias, padding=padding)`` in ``torch.channels_last``; weight [O, C, 3, 3]."""
     pixels, of_tap = x.permute(0, 2, 3, 1), _by_taps(weight)
     high, wide = x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
-    y = x.new_zeros((len(x), high, wide, len(weight)))
+    y = _zeros(x, len(x), len(weight), high, wide)
+    made = y.permute(0, 2, 3, 1)
     for row, column, inputs, outputs in _taps(x.shape[2:], padding):
         part = pixels[:, inputs[0], inputs[1]]
-        y[:, outputs[0], outputs[1]] += torch.matmul(part, of_tap[row, column].t())
-    return (y if bias is None else y.add_(bias)).permute(0, 3, 1, 2)
+        made[:, outputs[0], outputs[1]] += torch.matmul(part, of_tap[row, column].t())
+    return y if bias is None else y.add_(bias[:, None, None])
 
 
 def input_gradient(gradient: Tensor, weight: Tensor, padding: int) -> Tensor:
     """The gradient [N, C, H, W] of ``x``, from that of the outputs."""
     size = (gradient.shape[2] + 2 - 2 * padding, gradient.shape[3] + 2 - 2 * padding)
     pixels, of_tap = gradient.permute(0, 2, 3, 1), _by_taps(weight)
-    x = gradient.new_zeros((len(gradient), *size, weight.shape[1]))
+    x = _zeros(gradient, len(gradient), weight.shape[1], *size)
+    made = x.permute(0, 2, 3, 1)
     for row, column, inputs, outputs in _taps(size, padding):
         part = pixels[:, outputs[0], outputs[1]]
-        x[:, inputs[0], inputs[1]] += torch.matmul(part, of_tap[row, column])
-    return x.permute(0, 3, 1, 2)
+        made[:, inputs[0], inputs[1]] += torch.matmul(part, of_tap[row, column])
+    return x
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, padding: int) -> Tensor:
     """The gradient [O, C, 3, 3] of the weight, in ``torch.channels_last``."""
     inputs_of, outputs_of = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
-    weight = x.new_zeros((gradient.shape[1], 3, 3, x.shape[1]))
+    weight = _zeros(x, gradient.shape[1], x.shape[1], 3, 3)
+    made = weight.permute(0, 2, 3, 1)
     for row, column, inputs, outputs in _taps(x.shape[2:], padding):
         part = inputs_of[:, inputs[0], inputs[1]].reshape(-1, x.shape[1])
         of_part = outputs_of[:, outputs[0], outputs[1]].reshape(-1, gradient.shape[1])
-        weight[:, row, column] = torch.mm(of_part.t(), part)
-    return weight.permute(0, 3, 1, 2)
+        made[:, row, column] = torch.mm(of_part.t(), part)
+    return weight
 
 
 def _by_taps(weight: Tensor) -> Tensor:
     """A matrix [O, C] for each tap, whose rows are in one piece: products would copy others every time."""
     return weight.contiguous(memory_format=torch.channels_last).permute(2, 3, 0, 1)
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    """Not a view of another tensor: whoever gets it may change it in place."""
+    made = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+    return made.zero_()
 
 
 def _taps(size: torch.Size | tuple[int, int], padding: int) -> Iterator[tuple[int, int, list[slice], list[slice]]]:
