@@ -33,7 +33,7 @@ from convatlas.engine.convolutions import (
     weight_gradient,
     winograd,
 )
-from convatlas.engine.jobs import COLUMNS, GROUPED, LANES, RELU, RELU6
+from convatlas.engine.jobs import COLUMNS, FEWER, GROUPED, LANES, RELU, RELU6
 from convatlas.engine.program import affine, pooling
 
 FORMS = ("plain", "bias", "relu", "relu6", "residual", "bias residual relu", "bias relu pool", "pool")
@@ -524,6 +524,19 @@ def test_which_layers_are_depthwise() -> None:
     assert replace(layer(24, 24), groups=24).is_depthwise
     assert not replace(layer(24, 48), groups=24).is_depthwise
     assert not layer(1, 1).is_depthwise
+
+
+@given(st.integers(1, 5000), st.integers(7, 60), st.integers(1, 20), st.integers(1, 64))
+def test_every_thread_gets_the_same_to_do(rows: int, usual: int, most_shares: int, workers: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "thread_count", lambda: workers)
+        block, shares = convolutions._even_blocks(rows, usual, most_shares)
+    assert block % FEWER == 0
+    assert 1 <= shares <= max(1, min(workers, most_shares))
+    assert block <= 2 * usual + FEWER
+    tasks = -(-rows // block) * shares
+    of_one_thread = -(-tasks // workers) * block / shares  # whoever has most to do
+    assert of_one_thread <= rows / workers + block / shares + 1
 
 
 def test_which_layers_have_small_groups() -> None:

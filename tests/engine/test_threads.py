@@ -118,6 +118,17 @@ def test_a_pool_of_ordinary_threads_gives_the_same_bits(number: int, monkeypatch
     assert max(asked) == number
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 16])
+def test_a_run_of_tasks_is_done_to_its_end_by_whoever_comes(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where fewer threads come than were asked for: those help with what belongs to the others."""
+    x, weight = picture(3, 16, 21, 22), numbers(72, 16, 3, 3, seed=1)
+    expected = convolve(x, weight)
+    monkeypatch.setattr(threads, "thread_count", lambda: number)
+    alone = threads._pool_start()
+    monkeypatch.setattr(threads, "_parallel_start", lambda: lambda function, job, _: alone(function, job, 1))
+    assert same_bits(convolve(x, weight), expected)
+
+
 def test_without_openmp_there_is_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_openmp_library", lambda: None)
     assert threads._openmp_start() is None
