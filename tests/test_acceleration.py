@@ -10,10 +10,10 @@ from convatlas.acceleration import EngineCard, as_recorded, settle
 from convatlas.errors import UnknownNameError
 from convatlas.tasks.classify.task import Classification
 from convatlas.training.learner import Learner, needs_torch
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 from stand_in_engine import StandIn
 
-RECIPE = Recipe(epochs=1, learning_rate=0.1)
+RECIPE = ClassificationRecipe(epochs=1, learning_rate=0.1)
 TASK = Classification(("a", "b"))
 SHAPE = (4, 1, 8, 8)
 

@@ -25,7 +25,7 @@ from convatlas.errors import RecipeError
 from convatlas.memory_budget import fit_recipe, parse_memory, shortage
 from convatlas.models import create_model
 from convatlas.training.progress import Silent
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 RESIDENT = 750_000_000
 
@@ -66,10 +66,10 @@ DATASET = Dataset(
     fingerprint="", skipped=(), mirror=True, split_seed=0, validation_fraction=0.1,
 )  # fmt: skip
 PREPROCESSING = Preprocessing(channels=3, resize=32, crop=32, scale=1.0, mean=(0, 0, 0), std=(1, 1, 1))
-RECIPE = Recipe(epochs=1, learning_rate=0.1, batch_size=1024)
+RECIPE = ClassificationRecipe(epochs=1, learning_rate=0.1, batch_size=1024)
 
 
-def fit(limit: int, recipe: Recipe = RECIPE, **more: Any) -> tuple[Recipe, str | None]:
+def fit(limit: int, recipe: ClassificationRecipe = RECIPE, **more: Any) -> tuple[ClassificationRecipe, str | None]:
     network = create_model("cnn5_cifar", seed=0)
     return fit_recipe(limit, network, recipe, DATASET, PREPROCESSING, **{"engine": "torch", **more})
 
@@ -146,7 +146,7 @@ def test_a_small_set_bounds_the_batch() -> None:
     assert fit_recipe(10**9, network, RECIPE, small, PREPROCESSING, engine="torch") == (RECIPE, None)
 
 
-def shortage_with(free: int | None, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> str | None:
+def shortage_with(free: int | None, monkeypatch: pytest.MonkeyPatch, recipe: ClassificationRecipe = RECIPE) -> str | None:
     monkeypatch.setattr(memory_budget, "free_bytes", lambda: free)
     network = create_model("cnn5_cifar", seed=0)
     return shortage(network, recipe, DATASET, PREPROCESSING, engine="torch")
@@ -188,7 +188,7 @@ def test_a_run_says_what_it_was_trained_with(tmp_path: Path) -> None:
     def train(memory: int) -> convatlas.Run:
         return convatlas.train(
             "lenet5", data="digits", image_size=28, out=tmp_path / "run", memory=memory, engine="torch", watch=watch,
-            recipe=Recipe(steps=2, learning_rate=0.1, batch_size=1000),
+            recipe=ClassificationRecipe(steps=2, learning_rate=0.1, batch_size=1000),
         )  # fmt: skip
 
     with pytest.raises(RecipeError, match="at the smallest batch, 1,") as refusal:

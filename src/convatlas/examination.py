@@ -21,14 +21,14 @@ from convatlas.models.registry import Published
 from convatlas.speed import Progress, Speed, TrainingTime, measure_speed, measure_training
 from convatlas.subjects import Subject, open_subject
 from convatlas.training.optimizers import build_optimizer
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 if TYPE_CHECKING:
     from convatlas.inspection.memory import MemoryPlan, Precision
 
 USUAL_IMAGES = 50_000  # of a training set where none is named: CIFAR-10 has as many
-OPTIMIZERS = get_args(Recipe.model_fields["optimizer"].annotation)
-UNNAMED = Recipe(learning_rate=0.1, batch_size=32, epochs=1)  # how a module is trained of which nothing is known: SGD
+OPTIMIZERS = get_args(ClassificationRecipe.model_fields["optimizer"].annotation)
+UNNAMED = ClassificationRecipe(learning_rate=0.1, batch_size=32, epochs=1)  # how a module is trained of which nothing is known: SGD
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _field_of_last_map(inspection: Inspection) -> tuple[int, int] | None:
     return window.size if window is not None else None
 
 
-def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> Recipe:
+def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> ClassificationRecipe:
     if batch_size is not None and batch_size < 1:
         raise InspectionError(f"a batch has at least one image; received {batch_size}")
     if optimizer is not None and optimizer not in OPTIMIZERS:
@@ -201,7 +201,7 @@ def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> 
     return (subject.recipe or UNNAMED).updated(**wanted)
 
 
-def _plan(subject: Subject, recipe: Recipe, precision: Precision) -> Callable[[int], MemoryPlan] | None:
+def _plan(subject: Subject, recipe: ClassificationRecipe, precision: Precision) -> Callable[[int], MemoryPlan] | None:
     """What a batch of a size takes; None for a module that is not called with images alone."""
     if len(subject.inputs) != 1 or len(subject.shape) != 4:
         return None

@@ -33,7 +33,7 @@ from convatlas.training.feed import Feed
 from convatlas.training.learner import needs_torch
 from convatlas.training.optimizers import build_optimizer
 from convatlas.training.processes import processes
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 MEGABYTE = 10**6
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -71,13 +71,13 @@ def parse_memory(text: str) -> int:
 def fit_recipe(
     limit_bytes: int,
     network: nn.Module,
-    recipe: Recipe,
+    recipe: ClassificationRecipe,
     dataset: Dataset,
     preprocessing: Preprocessing,
     *,
     engine: Engine = "auto",
     asked: Collection[str] = (),
-) -> tuple[Recipe, str | None]:
+) -> tuple[ClassificationRecipe, str | None]:
     """The recipe with the largest batch that trains within a limit, and what was changed in words; None for nothing.
 
     The learning rate is lowered as the batch is: Goyal et al. 2017, arXiv 1706.02677, section 2.1. A learning rate that
@@ -127,7 +127,7 @@ def fit_recipe(
 
 
 def shortage(
-    network: nn.Module, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing, *, engine: Engine = "auto"
+    network: nn.Module, recipe: ClassificationRecipe, dataset: Dataset, preprocessing: Preprocessing, *, engine: Engine = "auto"
 ) -> str | None:
     """In one line, that a training will take more memory than is free, and what to do; None where it will not.
 
@@ -179,7 +179,7 @@ class _Need:
     """Bytes of the process that trains on batches of a size; an upper bound."""
 
     network: nn.Module
-    recipe: Recipe
+    recipe: ClassificationRecipe
     dataset: Dataset
     preprocessing: Preprocessing
     with_engine: bool
@@ -250,13 +250,13 @@ class _Need:
         )
 
 
-def _refuse_what_is_not_planned(recipe: Recipe) -> None:
+def _refuse_what_is_not_planned(recipe: ClassificationRecipe) -> None:
     obstacle = _obstacle(recipe)
     if obstacle is not None:
         raise RecipeError(f"--memory plans a training in one process on a CPU, and {obstacle}. Leave it out")
 
 
-def _obstacle(recipe: Recipe) -> str | None:
+def _obstacle(recipe: ClassificationRecipe) -> str | None:
     """Why a training is not planned, in words."""
     if processes().device.type != "cpu":
         return f"this one is on {processes().device.type}"

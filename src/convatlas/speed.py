@@ -22,7 +22,7 @@ from convatlas.errors import InspectionError
 from convatlas.inspection.timing import Timing, time_calls
 from convatlas.tasks.classify.task import Classification
 from convatlas.training.learner import Learner, needs_torch
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 Progress = Callable[[str, int, int], None]  # what is timed, calls made, calls in all
 
@@ -117,7 +117,7 @@ def measure_speed(
 def measure_training(
     network: nn.Module,
     shape: tuple[int, int, int, int],
-    recipe: Recipe,
+    recipe: ClassificationRecipe,
     *,
     classes: int,
     images: int,
@@ -169,7 +169,7 @@ def _forward_backward(network: nn.Module, images: torch.Tensor) -> None:
     total.backward()  # type: ignore[no-untyped-call]
 
 
-def _noise(recipe: Recipe, channels: int, side: int, classes: int) -> Batches:
+def _noise(recipe: ClassificationRecipe, channels: int, side: int, classes: int) -> Batches:
     """Batches as a training has them, of images without meaning."""
     draws = np.random.default_rng(0)
     count = 2 * recipe.batch_size

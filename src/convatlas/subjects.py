@@ -16,7 +16,7 @@ from torch import nn
 from convatlas.errors import InspectionError, RunError
 from convatlas.models import Classifier, create_model, list_models, model_entry, outline_model
 from convatlas.runs import Run
-from convatlas.training.recipe import Recipe, default_recipe, parse_recipe
+from convatlas.training.recipe import ClassificationRecipe, default_recipe, parse_recipe
 
 PICTURE = (3, 224, 224)  # what a module of which nothing else is known is shown
 
@@ -29,7 +29,7 @@ class Subject:
     module: nn.Module  # of ours: without memory for its weights
     inputs: tuple[Any, ...]
     taps: Mapping[str, str]  # paper's name of a layer -> path of its module
-    recipe: Recipe | None
+    recipe: ClassificationRecipe | None
     network: Callable[[], nn.Module]  # the same with numbers in its weights
     images: int | None = None  # that it is trained on, where that is known
 
@@ -140,12 +140,12 @@ def _registered(name: str, image_size: int | None, num_classes: int | None) -> S
 
 def _of_run(run: Run) -> Subject:
     card = run.card.model
-    recipe = parse_recipe(run.card.recipe, where=str(run.path / "card.json"))
+    recipe = parse_recipe(run.card.recipe, str(run.path / "card.json"), ClassificationRecipe)
     subject = _of_classifier(card.name, outline_model(**card.model_dump()), recipe, run.model)
     return replace(subject, images=run.card.data.counts["train"])
 
 
-def _of_classifier(name: str, model: Classifier, recipe: Recipe, build: Callable[[], nn.Module]) -> Subject:
+def _of_classifier(name: str, model: Classifier, recipe: ClassificationRecipe, build: Callable[[], nn.Module]) -> Subject:
     image = torch.zeros(1, model.in_channels, model.image_size, model.image_size, device="meta")
     return Subject(name, model, (image,), {tap: where.module for tap, where in model.taps.items()}, recipe, build)
 

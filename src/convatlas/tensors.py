@@ -31,6 +31,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"it is not a whole safetensors file: {str(error).splitlines()[0]}") from error
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Replace a safetensors file atomically; tensors are moved to the CPU and made contiguous.
+
+    Raises:
+        StorageError: the disk refused; what was there before is untouched.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    with files.replacing(path) as temporary:
+        try:
+            save_file(on_cpu, temporary)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
+
+
 def matched(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, if they are those that are expected, by name, shape and kind; in the types that are expected.
 

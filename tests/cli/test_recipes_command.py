@@ -17,4 +17,4 @@ def test_every_recipe_is_listed(convatlas: Command) -> None:
 
 def test_a_recipe_is_printed_to_be_copied(convatlas: Command) -> None:
     answer = convatlas("recipes", "vgg-cifar10")
-    assert parse_recipe(tomllib.loads(answer.out), where="printed") == load_recipe("vgg-cifar10")
+    assert parse_recipe(tomllib.loads(answer.out), "printed", ClassificationRecipe) == load_recipe("vgg-cifar10")

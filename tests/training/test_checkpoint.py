@@ -14,7 +14,7 @@ from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.history import HistoryRow
 from convatlas.training.optimizers import build_optimizer, spared_parameters
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 ROW = HistoryRow(1.0, 10, 2.5, 0.1, {"loss": 1.5, "accuracy": 0.5}, {"loss": 1.25, "accuracy": 0.75}, 100.0)
 
@@ -96,14 +96,14 @@ def test_a_damaged_or_missing_file_is_one_line(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(epochs=1, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-        Recipe(epochs=1, learning_rate=0.1, optimizer="adam"),
-        Recipe(epochs=1, learning_rate=0.1, optimizer="adamw", weight_decay=0.1),
-        Recipe(epochs=1, learning_rate=0.1, optimizer="rmsprop"),
+        ClassificationRecipe(epochs=1, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        ClassificationRecipe(epochs=1, learning_rate=0.1, optimizer="adam"),
+        ClassificationRecipe(epochs=1, learning_rate=0.1, optimizer="adamw", weight_decay=0.1),
+        ClassificationRecipe(epochs=1, learning_rate=0.1, optimizer="rmsprop"),
     ],
     ids=lambda recipe: recipe.optimizer,
 )
-def test_an_optimizer_goes_on_bit_for_bit(recipe: Recipe) -> None:
+def test_an_optimizer_goes_on_bit_for_bit(recipe: ClassificationRecipe) -> None:
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
         torch.manual_seed(number)
         model(torch.rand(4, 3)).square().sum().backward()
@@ -132,5 +132,5 @@ def test_weight_decay_spares_what_the_recipe_says() -> None:
     assert spared_parameters(model, ("bias", "norm")) == {"0.bias", "1.weight", "1.bias", "2.bias"}
     assert spared_parameters(model, ("norm",)) == {"1.weight", "1.bias"}
     assert spared_parameters(model, ()) == set()
-    groups = build_optimizer(model, Recipe(epochs=1, learning_rate=0.1, weight_decay=0.3)).param_groups
+    groups = build_optimizer(model, ClassificationRecipe(epochs=1, learning_rate=0.1, weight_decay=0.3)).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.3), (4, 0.0)]

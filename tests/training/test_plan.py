@@ -4,11 +4,11 @@ import pytest
 
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.plan import Plan
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe
 
 
-def recipe(**duration: float) -> Recipe:
-    return Recipe(learning_rate=0.1, **duration)
+def recipe(**duration: float) -> ClassificationRecipe:
+    return ClassificationRecipe(learning_rate=0.1, **duration)
 
 
 def test_epochs_and_steps_count_steps() -> None:

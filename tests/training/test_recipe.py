@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convatlas.errors import RecipeError, UnknownNameError
-from convatlas.training.recipe import Recipe, list_recipes, load_recipe, parse_recipe, parse_settings
+from convatlas.training.recipe import ClassificationRecipe, list_recipes, load_recipe, parse_recipe, parse_settings
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -25,7 +25,7 @@ def test_every_shipped_recipe_survives_toml(name: str, tmp_path: Path) -> None:
 def test_json_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"epochs": 3, "learning_rate": 0.5}), encoding="utf-8")
-    assert load_recipe(path) == Recipe(name="mine", epochs=3, learning_rate=0.5)
+    assert load_recipe(path) == ClassificationRecipe(name="mine", epochs=3, learning_rate=0.5)
 
 
 @given(
@@ -36,8 +36,8 @@ def test_json_is_read_too(tmp_path: Path) -> None:
     label_smoothing=st.floats(0, 0.99),
 )
 def test_any_recipe_is_equal_after_a_json_round_trip(**values: Any) -> None:
-    recipe = Recipe(**values)
-    assert parse_recipe(json.loads(recipe.model_dump_json()), where="test") == recipe
+    recipe = ClassificationRecipe(**values)
+    assert parse_recipe(json.loads(recipe.model_dump_json()), "test", ClassificationRecipe) == recipe
 
 
 @pytest.mark.parametrize(

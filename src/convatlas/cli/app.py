@@ -19,6 +19,7 @@ from convatlas.cli.models import models
 from convatlas.cli.predict import predict
 from convatlas.cli.recipes import recipes
 from convatlas.cli.runs import runs
+from convatlas.cli.threshold import threshold
 from convatlas.cli.train import train
 from convatlas.errors import ConvatlasError
 
@@ -27,7 +28,7 @@ INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
 
 app = typer.Typer(
     name="convatlas",
-    help="The classic convolutional networks, made real: train, evaluate and use them from a folder of images.",
+    help="The classic networks of vision, made real: train, evaluate and use them from a folder of images or a table.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,6 +41,7 @@ app.command()(models)
 app.command()(inspect)
 app.command("compare-models")(compare_models)
 app.command()(recipes)
+app.command()(threshold)
 app.command()(runs)
 app.add_typer(data, name="data")
 

@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from convatlas.runs.cards import Card, ReconstructionCard
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from convatlas.acceleration import Acceleration
-    from convatlas.assessment import EvaluationReport
+    from convatlas.assessment.classifier import EvaluationReport
     from convatlas.runs import Run
     from convatlas.tasks.classify.task import Prediction
 
@@ -54,6 +56,17 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
+@contextmanager
+def saying() -> Iterator[Callable[[str], None]]:
+    """On a terminal, what is being done just now; yields what is told of it."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda what: status.update(f"[dim]{escape(what)}[/]")
+
+
 def plain_table(*columns: str) -> Table:
     """A table without lines; columns after the first are figures, aligned right."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -67,26 +80,60 @@ def print_run_summary(run: Run) -> int:
     console = Console(highlight=False, soft_wrap=True)
     card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
-        console.print(
-            f"best validation accuracy {card.best['validation_accuracy']:.2%} at epoch {card.best['epoch']:.4g} "
-            f"(n = {card.data.counts['validation']:,})"
-        )
+        validated = f"n = {card.data.counts['validation']:,}"
+        console.print(f"best validation {card.best_text} at epoch {card.best['epoch']:.4g} ({validated})")
     if card.status == "interrupted":
         console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
         return INTERRUPTED
-    if card.test:
-        low, high = card.test["interval"]
-        console.print(
-            f"[bold]test accuracy {card.test['accuracy']:.2%}[/]  "
-            f"(95 % interval {low:.2%} to {high:.2%}, n = {card.test['n']:,}; chosen on validation, tested "
-            f"{'once' if card.test_evaluations == 1 else f'{card.test_evaluations} times'})"
-        )
+    if isinstance(card, ReconstructionCard):
+        _print_anomaly_summary(console, card)
     else:
-        console.print("no test set was given: the validation accuracy chose the weights and so flatters them")
+        _print_test_accuracy(console, card)
     console.print(f"run     {escape(str(run.path))}")
     console.print(f"report  {escape(str(run.path / 'report.html'))}")
-    console.print(f"next    convatlas predict {path} IMAGE...")
+    console.print(f"next    convatlas predict {path} {'TABLE' if card.task == 'reconstruct' else 'IMAGE...'}")
     return 0
+
+
+def _print_test_accuracy(console: Console, card: Card) -> None:
+    if card.test is None:
+        console.print("no test set was given: the validation accuracy chose the weights and so flatters them")
+        return
+    low, high = card.test["interval"]
+    console.print(
+        f"[bold]test accuracy {card.test['accuracy']:.2%}[/]  "
+        f"(95 % interval {low:.2%} to {high:.2%}, n = {card.test['n']:,}; chosen on validation, tested "
+        f"{_times(card.test_evaluations)})"
+    )
+
+
+def _print_anomaly_summary(console: Console, card: ReconstructionCard) -> None:
+    test = card.test
+    if test is None or test["average_precision"] is None:
+        console.print("no labelled anomalies are in the test rows: how many are found cannot be told")
+    else:
+        low, high = test["average_precision_interval"]
+        console.print(
+            f"[bold]test average precision {test['average_precision']:.3f}[/]  (95 % interval {low:.3f} to {high:.3f}, "
+            f"n = {test['n']:,} with {test['anomalies']:,} anomalies; tested {_times(card.test_evaluations)})"
+        )
+        if test["natural_average_precision"] is not None:
+            share = (card.data.anomalies or 0) / card.data.rows
+            low, high = test["natural_average_precision_interval"]
+            console.print(
+                f"at {share:.2%} anomalies, as in the whole table, {test['natural_average_precision']:.3f} "
+                f"({low:.3f} to {high:.3f})"
+            )
+    if card.threshold is not None and test is not None:
+        found = f", {test['recall']:.1%} of the anomalies found" if test["recall"] is not None else ""
+        console.print(
+            f"alarm above a score of {card.threshold.value:.4g}: at most {card.threshold.rate:.2g} of normal rows with "
+            f"{card.threshold.confidence:.0%} confidence; in the test rows {test['false_alarm_rate'] or 0:.2%}{found}"
+        )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def print_evaluation(report: EvaluationReport) -> None:
@@ -138,9 +185,7 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
     table = plain_table("run", "model", "data", "status", "validation", "test")
     table.columns[0].no_wrap = True  # a name is there to be copied
     for run in runs:
-        best = f"{run.card.best['validation_accuracy']:.2%}" if run.card.best else "-"
-        test = f"{run.card.test['accuracy']:.2%}" if run.card.test else "-"
-        table.add_row(
-            escape(run.path.name), escape(run.card.model.name), escape(run.card.data.name), run.card.status, best, test
-        )
+        card = run.card
+        figures = (card.best_text if card.best else "-", card.test_text if card.test else "-")
+        table.add_row(escape(run.path.name), escape(card.model.name), escape(card.data.name), card.status, *figures)
     console.print(table)

@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from convatlas.acceleration import Engine
+    from convatlas.runs import AutoencoderRun, ClassifierRun
 
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run: its directory, or its name under runs/.")],
-    data: Annotated[str | None, typer.Option(help="Other images than the run's own test set; same classes.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other images or rows than the run's own test set; same classes or columns.")
+    ] = None,
     ten_crop: Annotated[
         bool, typer.Option("--ten-crop", help="Average over four corners and centre, each mirrored too.")
     ] = False,
-    engine: Annotated[str, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = "auto",
+    prevalence: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Of rows: the share of anomalies where it will be used, 0.2%.")
+    ] = None,
+    rows_a_day: Annotated[
+        float | None, typer.Option(metavar="N", help="Of rows: how many come in a day, to say how many alarms do.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Accuracy, top-5, per-class scores and the confusion matrix of a run."""
+    """How good a run is: accuracy and confusions of a classifier; what an autoencoder finds, and its false alarms."""
     from convatlas.acceleration import known_engine
 
-    asked = known_engine(engine)
+    asked = known_engine(engine) if engine is not None else None
 
-    from convatlas.assessment import assess
-    from convatlas.cli.console import print_acceleration, print_evaluation, print_json
-    from convatlas.runs import Run
+    from convatlas.cli.options import refuse_options
+    from convatlas.runs import AutoencoderRun, ClassifierRun, Run
 
     opened = Run.open(run)
+    if isinstance(opened, AutoencoderRun):
+        refuse_options(opened, ten_crop=ten_crop or None, engine=engine, explain=explain or None)
+        _evaluate_rows(opened, data, prevalence, rows_a_day, as_json=as_json)
+        return
+    refuse_options(opened, prevalence=prevalence, rows_a_day=rows_a_day)
+    if isinstance(opened, ClassifierRun):
+        _evaluate_images(opened, data, ten_crop, asked or "auto", explain=explain, as_json=as_json)
+
+
+def _evaluate_rows(
+    run: AutoencoderRun, data: str | None, prevalence: str | None, rows_a_day: float | None, *, as_json: bool
+) -> None:
+    from convatlas.assessment.autoencoder import assess_autoencoder
+    from convatlas.cli.anomalies import print_anomaly_evaluation
+    from convatlas.cli.console import print_json, saying
+    from convatlas.tasks.reconstruct.thresholds import parse_rate
+
+    with saying() as told:
+        share = parse_rate(prevalence) if prevalence is not None else None
+        report = assess_autoencoder(run, data=data, prevalence=share, told=told)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_anomaly_evaluation(report.to_dict(), rows_a_day)
+
+
+def _evaluate_images(
+    opened: ClassifierRun, data: str | None, ten_crop: bool, asked: Engine, *, explain: bool, as_json: bool
+) -> None:
+    from convatlas.assessment.classifier import assess
+    from convatlas.cli.console import print_acceleration, print_evaluation, print_json
+
     report = assess(opened, data=data, ten_crop=ten_crop, engine=asked)
     acceleration = opened.accelerated(asked) if explain else None
     if as_json:

@@ -3,28 +3,88 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from convatlas.acceleration import Engine
+    from convatlas.runs import AutoencoderRun, ClassifierRun
+    from convatlas.runs.autoencoder import Scored
+
+CLASSES_NAMED, ROWS_NAMED = 5, 10
 
 
 def predict(
     run: Annotated[str, typer.Argument(help="A run: its directory, or its name under runs/.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
-    engine: Annotated[str, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = "auto",
+    what: Annotated[list[Path], typer.Argument(help="Image files; or a table of rows.", metavar="IMAGE...|TABLE")],
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Classes to name for each image (5), or highest rows to explain (10).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Of rows: write the score of each to a file.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Classify images with a trained run."""
+    """Use a trained run: the class of each image, or the anomalies among rows."""
     from convatlas.acceleration import known_engine
 
-    asked = known_engine(engine)
+    asked = known_engine(engine) if engine is not None else None
 
+    from convatlas.cli.options import refuse_options
+    from convatlas.runs import AutoencoderRun, ClassifierRun, Run
+
+    opened = Run.open(run)
+    if isinstance(opened, AutoencoderRun):
+        refuse_options(opened, engine=engine)
+        _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
+        return
+    refuse_options(opened, out=out)
+    if isinstance(opened, ClassifierRun):
+        _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", as_json=as_json)
+
+
+def _predict_images(run: ClassifierRun, images: list[Path], top: int, engine: Engine, *, as_json: bool) -> None:
     from convatlas.cli.console import print_json, print_predictions
-    from convatlas.runs import Run
 
-    predictions = Run.open(run).predict(images, top=top, engine=asked)
+    predictions = run.predict(images, top=top, engine=engine)
     if as_json:
         print_json([{"image": p.image, "top": [{"class": c, "probability": q} for c, q in p.top]} for p in predictions])
     else:
         print_predictions(predictions)
+
+
+def _predict_rows(run: AutoencoderRun, tables: list[Path], top: int, out: Path | None, *, as_json: bool) -> None:
+    from convatlas.cli.anomalies import print_alarms
+    from convatlas.cli.console import print_json
+    from convatlas.errors import DataError
+
+    if len(tables) != 1:
+        raise DataError(f"rows are scored a table at a time; received {len(tables)}: {', '.join(map(str, tables))}")
+    scored = run.predict(tables[0], explain=top)
+    if out is not None:
+        _write_scores(out, scored)
+    record = {
+        "table": str(tables[0]),
+        "rows": len(scored.scores),
+        "alarms": int(scored.alarms.sum()),
+        "threshold": run.card.threshold.model_dump() if run.card.threshold is not None else None,
+        "highest": [row.to_dict() for row in scored.highest],
+        "scores": str(out) if out is not None else None,
+    }
+    if as_json:
+        print_json(record)
+    else:
+        print_alarms(record)
+
+
+def _write_scores(path: Path, scored: Scored) -> None:
+    import pandas as pd
+
+    from convatlas.files import replacing
+
+    columns = {"score": scored.scores, "p_value": scored.p_values, "alarm": scored.alarms.astype(int)}
+    table = pd.DataFrame({"row": range(1, len(scored.scores) + 1)} | columns)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)

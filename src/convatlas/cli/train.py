@@ -13,10 +13,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def train(
     model: Annotated[
-        str | None, typer.Argument(help="A network, such as vgg11_bn_cifar; `convatlas models` lists them.")
+        str | None,
+        typer.Argument(help="A network, such as vgg11_bn_cifar or autoencoder_deep; `convatlas models` lists them."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A data set by name, an image folder, a zip or tar of one, or a .npz file.")
+        str | None,
+        typer.Option(
+            help="Images: a data set by name, a folder, a zip or tar of one, a .npz file. Rows: a .csv, .parquet or .npz."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe or a .toml file; by default the network's own.")
@@ -28,6 +32,18 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe: --set learning_rate=0.01"),
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the images the network sees.")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Of a table: the column that tells normal rows from anomalies.")
+    ] = None,
+    normal: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="The label of normal rows; by default the most frequent.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Divide the rows by time: the latest are the test set.")
+    ] = None,
+    false_alarms: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Of the normal rows, that may be called anomalies: 1%, 0.1%.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation and dropout.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with a run, to its end or to a larger --epochs.")] = None,
@@ -40,7 +56,7 @@ def train(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
 ) -> int:
-    """Train a network on images; leaves a run to evaluate, predict with and come back to."""
+    """Train a classifier on images or an autoencoder on rows; leaves a run to evaluate, predict with and come back to."""
     from convatlas.errors import ConvatlasError
 
     budget = _seconds(time_budget) if time_budget else None
@@ -50,6 +66,10 @@ def train(
             recipe=recipe,
             set=settings,
             image_size=image_size,
+            label=label,
+            normal=normal,
+            time=time,
+            false_alarms=false_alarms,
             out=out,
             seed=seed,
             strict=strict or None,
@@ -79,9 +99,13 @@ def train(
             data=str(data),
             recipe=recipe,
             image_size=image_size,
+            label=label,
+            normal=normal,
+            time=time,
+            false_alarms=false_alarms,
             out=out,
-            strict=strict,
-            engine=asked or "auto",
+            strict=strict or None,
+            engine=asked,
             memory=memory,
             watch=watch,
             **parse_settings(settings or []) | _given(epochs=epochs, time_budget=budget, seed=seed),

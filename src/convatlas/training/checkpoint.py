@@ -18,13 +18,11 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convatlas import files
 from convatlas.errors import RunError
-from convatlas.tensors import matched, read_tensors
+from convatlas.tensors import matched, read_tensors, write_tensors
 from convatlas.training.history import HistoryRow
 
 MOST = 10**12  # of steps, images or seconds
@@ -64,20 +62,6 @@ class TrainingState:
     loss_scale: dict[str, Any] | None = None  # of float16 training
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replace a safetensors file atomically; tensors are moved to the CPU and made contiguous.
-
-    Raises:
-        StorageError: the disk refused; what was there before is untouched.
-    """
-    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with files.replacing(path) as temporary:
-        try:
-            save_file(on_cpu, temporary)
-        except SafetensorError as error:  # what safetensors makes of a full disk
-            raise OSError(str(error)) from error
-
-
 def save(directory: Path, state: TrainingState, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
     """Write a checkpoint that replaces the one before it in a single step.
 
@@ -85,8 +69,8 @@ def save(directory: Path, state: TrainingState, weights: Mapping[str, Tensor], o
         StorageError: the disk refused; the checkpoint before is whole.
     """
     written = {kind: f"{name}-{state.total_steps:08d}.safetensors" for kind, name in _KINDS.items()}
-    save_weights(directory / written["weights"], weights)
-    save_weights(directory / written["optimizer"], optimizer)
+    write_tensors(directory / written["weights"], weights)
+    write_tensors(directory / written["optimizer"], optimizer)
     files.write_json(directory / STATE, {"files": written} | _content_of(state))
     for name in _KINDS.values():
         for path in directory.glob(f"{name}-*.safetensors"):

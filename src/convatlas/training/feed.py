@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from torch import Tensor
+
 from convatlas.data.batches import Batches as ImageBatches
 from convatlas.data.batches import Place
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.tables.batches import RowBatches
 from convatlas.tasks.contract import Batches
 from convatlas.training.processes import processes
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe, Recipe
+
+EVALUATED_ROWS = 16_384  # at once, outside training
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,17 @@ class Feed:
     validation: Batches
 
     @classmethod
-    def of_images(cls, dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Self:
+    def of_rows(cls, train: Tensor, validation: Tensor, recipe: Recipe) -> Self:
+        """Encoded rows, float32 [n, columns], of which a network learns to rebuild each."""
+        here = processes()
+        place = Place(here.device, here.process_index, here.num_processes)
+        return cls(
+            RowBatches(train, recipe.batch_size, shuffle=True, seed=recipe.seed, place=place),
+            RowBatches(validation, EVALUATED_ROWS, place=place),
+        )
+
+    @classmethod
+    def of_images(cls, dataset: Dataset, preprocessing: Preprocessing, recipe: ClassificationRecipe) -> Self:
         """The images of a data set, as a recipe wants them; nothing is read before the first batch."""
         here = processes()
         place = Place(here.device, here.process_index, here.num_processes)

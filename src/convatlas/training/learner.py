@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from convatlas.acceleration import EngineCard, as_recorded
 from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.tasks.contract import Batch, Task
-from convatlas.tensors import matched
+from convatlas.tensors import matched, write_tensors
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
 from convatlas.training.optimizers import build_optimizer
@@ -130,7 +130,7 @@ class Learner:
             state.loss_scale = self.accelerator.scaler.state_dict()
         if self.is_main:
             if as_best:
-                checkpoint.save_weights(directory / checkpoint.BEST_WEIGHTS, self.judged_model.state_dict())
+                write_tensors(directory / checkpoint.BEST_WEIGHTS, self.judged_model.state_dict())
             checkpoint.save(directory, state, self._weights(), self._optimizer_tensors())
         self.accelerator.wait_for_everyone()
 

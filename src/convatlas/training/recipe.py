@@ -1,4 +1,7 @@
-"""A recipe says how a network is trained: a frozen, validated value that is written to TOML and kept in every run."""
+"""A recipe says how a network is trained: a frozen, validated value that is written to TOML and kept in every run.
+
+What every task means by a training is in `Recipe`; what only one of them means is beside it, in the same flat table.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,13 +19,17 @@ from convatlas.data.preprocessing import Normalization
 from convatlas.errors import RecipeError, unknown_name
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=0.5)]
 Positive = Annotated[float, Field(gt=0)]
 
 DURATIONS = ("epochs", "steps", "time_budget")
 
 
+TaskName = Literal["classify", "reconstruct"]
+
+
 class Recipe(BaseModel):
-    """Everything that decides a training besides the network and the images.
+    """What decides a training besides the network, the data and what the task adds.
 
     Exactly one of ``epochs``, ``steps`` and ``time_budget`` (seconds) says how long.
 
@@ -34,6 +41,7 @@ class Recipe(BaseModel):
         RecipeError: a setting that does not exist, is out of range or contradicts another, in one line.
     """
 
+    task: ClassVar[TaskName]  # of the recipes of one task
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "custom"
@@ -57,21 +65,23 @@ class Recipe(BaseModel):
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()  # epochs from which the factor beside it holds
     factors: tuple[Positive, ...] = ()
 
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    label_smoothing: Share = 0.0
     clip_norm: Positive | None = None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     initialization: str | None = None  # None: the network's own
     initialization_std: Positive | None = None
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1  # of the training images, where none are given
-    normalization: Normalization = "standardize"
-    augmentation: tuple[Augmentation, ...] = ()
+    validation_fraction: Fraction = 0.1  # of the training data, where none are given
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
-    memory_efficient: bool = False  # compute some of a DenseNet's maps twice instead of keeping them
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_a_task(cls, content: Any) -> Any:
+        if cls is Recipe:
+            raise ValueError("Recipe is what all tasks share; make a ClassificationRecipe or a ReconstructionRecipe")
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -86,39 +96,80 @@ class Recipe(BaseModel):
             raise ValueError("milestones and factors go with schedule = 'steps'")
         if self.initialization_std is not None and self.initialization != "normal":
             raise ValueError("initialization_std goes with initialization = 'normal'")
-        if self.label_smoothing and self.loss != "cross_entropy":
-            raise ValueError("label_smoothing goes with loss = 'cross_entropy'")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer = 'sgd' and a momentum above 0")
         return self
 
-    def updated(self, **changes: Any) -> Recipe:
+    def updated(self, **changes: Any) -> Self:
         """The same recipe with some settings changed; naming one duration replaces the others."""
         content = self.model_dump()
         if any(changes.get(duration) is not None for duration in DURATIONS):
             content |= dict.fromkeys(DURATIONS)
-        return parse_recipe(content | changes, where=f"recipe {self.name!r}")
+        return parse_recipe(content | changes, f"recipe {self.name!r}", type(self))
 
     def to_toml(self) -> str:
         """The recipe as a TOML document that ``load_recipe`` reads back to an equal recipe."""
         import tomli_w
 
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps({"task": self.task} | self.model_dump(mode="json", exclude_none=True))
 
 
-def parse_recipe(content: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from plain values; ``where`` names their origin in error messages."""
+class ClassificationRecipe(Recipe):
+    """How a classifier of images is trained."""
+
+    task: ClassVar[TaskName] = "classify"
+
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    label_smoothing: Share = 0.0
+    normalization: Normalization = "standardize"
+    augmentation: tuple[Augmentation, ...] = ()
+    memory_efficient: bool = False  # compute some of a DenseNet's maps twice instead of keeping them
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> Self:
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError("label_smoothing goes with loss = 'cross_entropy'")
+        return self
+
+
+class ReconstructionRecipe(Recipe):
+    """How an autoencoder is trained on the rows of a table.
+
+    Of the normal rows, ``validation_fraction`` say when to stop, ``calibration_fraction`` set the threshold and
+    ``test_fraction`` are shown once, at the end; the others are learnt from.
+    """
+
+    task: ClassVar[TaskName] = "reconstruct"
+
+    scaling: Literal["none", "standard", "robust"] = "standard"
+    calibration_fraction: Fraction = 0.2
+    test_fraction: Fraction = 0.2
+    fit_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the rows to learn from, that are used
+
+    @model_validator(mode="after")
+    def _rows_are_left(self) -> Self:
+        if self.validation_fraction + self.calibration_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction, calibration_fraction and test_fraction leave no rows to learn from")
+        return self
+
+
+RECIPES: Mapping[str, type[Recipe]] = {kind.task: kind for kind in (ClassificationRecipe, ReconstructionRecipe)}
+Kind = TypeVar("Kind", bound=Recipe)
+
+
+def parse_recipe(content: Mapping[str, Any], where: str, kind: type[Kind]) -> Kind:
+    """A recipe of one task from plain values; ``where`` names their origin in error messages."""
     for key in content:
-        if key not in Recipe.model_fields:
-            raise RecipeError(f"{where}: {unknown_name('setting', key, Recipe.model_fields)}")
+        if key not in kind.model_fields:
+            raise RecipeError(f"{where}: {_unknown_setting(key, kind)}")
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{where}: {_first_complaint(error)}") from error
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, or one from a ``.toml`` or ``.json`` file.
+    """A shipped recipe by name, or one from a ``.toml`` or ``.json`` file; of the task that its ``task`` names.
 
     >>> load_recipe("vgg10-cifar100").learning_rate
     0.0001
@@ -133,16 +184,30 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if str(name_or_path) not in list_recipes():
         raise unknown_name("recipe", str(name_or_path), list_recipes(), see="convatlas recipes")
     text = (_shipped() / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    return parse_recipe({"name": str(name_or_path)} | tomllib.loads(text), where=f"recipe {str(name_or_path)!r}")
+    return _recipe_of({"name": str(name_or_path)} | tomllib.loads(text), where=f"recipe {str(name_or_path)!r}")
 
 
-def default_recipe(name: str, *, mirror: bool) -> Recipe:
+def recipe_for(recipe: str | Path | Recipe, kind: type[Kind]) -> Kind:
+    """A recipe, or the one ``load_recipe`` finds, where the task is settled.
+
+    Raises:
+        UnknownNameError, RecipeError: as ``load_recipe``; or it is a recipe of another task.
+    """
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if not isinstance(found, kind):
+        raise RecipeError(
+            f"the recipe {found.name!r} is for the task {found.task}, and this network's task is {kind.task}"
+        )
+    return found
+
+
+def default_recipe(name: str, *, mirror: bool) -> ClassificationRecipe:
     """A shipped recipe for a set of images; without flips where a mirrored image would be another class.
 
     >>> [step.kind for step in default_recipe("vgg-bn", mirror=False).augmentation]
     ['shift']
     """
-    recipe = load_recipe(name)
+    recipe = recipe_for(name, ClassificationRecipe)
     if mirror:
         return recipe
     return recipe.model_copy(
@@ -189,7 +254,21 @@ def _read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold a table of settings; received a {type(content).__name__}")
-    return parse_recipe({"name": path.stem} | content, where=str(path))
+    return _recipe_of({"name": path.stem} | content, where=str(path))
+
+
+def _recipe_of(content: dict[str, Any], where: str) -> Recipe:
+    task = content.pop("task", "classify")
+    if not isinstance(task, str) or task not in RECIPES:
+        raise RecipeError(f"{where}: {unknown_name('task', str(task), RECIPES)}")
+    return parse_recipe(content, where, RECIPES[task])
+
+
+def _unknown_setting(key: str, kind: type[Recipe]) -> str:
+    others = [task for task, other in RECIPES.items() if key in other.model_fields]
+    if others:
+        return f"{key} is a setting of the task {others[0]}, and has no meaning for {kind.task}: leave it out"
+    return str(unknown_name("setting", key, kind.model_fields))
 
 
 def _shipped() -> resources.abc.Traversable:

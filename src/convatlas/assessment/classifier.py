@@ -1,4 +1,4 @@
-"""How good a run is: which images it is shown, what it makes of them, and the record that is kept."""
+"""How good a classifier is: which images it is shown, what it makes of them, and the record that is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
 from convatlas.models.registry import model_entry
-from convatlas.runs import Run
+from convatlas.runs import ClassifierRun
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
@@ -55,7 +55,7 @@ class EvaluationReport:
 
 
 def assess(
-    run: Run, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
+    run: ClassifierRun, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
 ) -> EvaluationReport:
     """Show a run its test images, or those of ``data``; keep the record and the confusion matrix in ``evaluations/``.
 
@@ -81,7 +81,7 @@ def assess(
         return EvaluationReport(evaluation, name, ran_by, (*remarks, f"not kept: {error}"), None, None)
 
 
-def test_once(run: Run, dataset: Dataset) -> Evaluation | None:
+def test_once(run: ClassifierRun, dataset: Dataset) -> Evaluation | None:
     """The end of a training: show the run its test images, where it has some, and put the result on its card.
 
     They are shown by PyTorch alone where it trained alone.
@@ -96,7 +96,7 @@ def test_once(run: Run, dataset: Dataset) -> Evaluation | None:
     return evaluation
 
 
-def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | None) -> None:
+def write_report(run: ClassifierRun, history: Sequence[HistoryRow], test: Evaluation | None) -> None:
     """Render the run as one offline page, ``report.html``."""
     from convatlas.reports.page import render_run
     from convatlas.reports.record import RunRecord
@@ -125,7 +125,7 @@ def write_report(run: Run, history: Sequence[HistoryRow], test: Evaluation | Non
     files.write_text(run.path / "report.html", render_run(cast(RunRecord, record)))
 
 
-def dataset_of(run: Run, location: str | Path | None = None) -> Dataset:
+def dataset_of(run: ClassifierRun, location: str | Path | None = None) -> Dataset:
     """The images of a run, divided as they were when it was trained; at ``location`` if they have moved.
 
     Raises:
@@ -135,7 +135,7 @@ def dataset_of(run: Run, location: str | Path | None = None) -> Dataset:
         return _prepared_for(run, _source_of(run, location))
 
 
-def _source_of(run: Run, location: str | Path | None) -> Source:
+def _source_of(run: ClassifierRun, location: str | Path | None) -> Source:
     if location is not None:
         return open_source(location)
     try:
@@ -146,7 +146,7 @@ def _source_of(run: Run, location: str | Path | None) -> Source:
         ) from error
 
 
-def _prepared_for(run: Run, source: Source) -> Dataset:
+def _prepared_for(run: ClassifierRun, source: Source) -> Dataset:
     data, preprocessing = run.card.data, run.card.preprocessing
     return prepare(
         source,
@@ -167,7 +167,7 @@ class _Chosen:
     is_own_test: bool = False
 
 
-def _images_for(run: Run, data: str | Path | None) -> _Chosen:
+def _images_for(run: ClassifierRun, data: str | Path | None) -> _Chosen:
     source = _source_of(run, data)
     fingerprint = None
     _refuse_strange_classes(run, source)
@@ -180,7 +180,7 @@ def _images_for(run: Run, data: str | Path | None) -> _Chosen:
     return _own_images(run, _prepared_for(run, source))
 
 
-def _own_images(run: Run, dataset: Dataset) -> _Chosen:
+def _own_images(run: ClassifierRun, dataset: Dataset) -> _Chosen:
     remarks = []
     if dataset.classes != run.card.classes:
         missing = [name for name in run.card.classes if name not in dataset.classes]
@@ -197,7 +197,7 @@ def _own_images(run: Run, dataset: Dataset) -> _Chosen:
     return _Chosen(dataset.validation, f"{dataset.name} validation", tuple(remarks))
 
 
-def _refuse_strange_classes(run: Run, source: Source) -> None:
+def _refuse_strange_classes(run: ClassifierRun, source: Source) -> None:
     strangers = [name for name in source.classes if name not in run.card.classes]
     if strangers:
         raise DataError(
@@ -207,7 +207,7 @@ def _refuse_strange_classes(run: Run, source: Source) -> None:
 
 
 def _keep(
-    run: Run, evaluation: Evaluation, images: str, ran_by: str, remarks: tuple[str, ...] = ()
+    run: ClassifierRun, evaluation: Evaluation, images: str, ran_by: str, remarks: tuple[str, ...] = ()
 ) -> EvaluationReport:
     from convatlas.reports.figures import confusion_figure, save_figure
 
@@ -221,7 +221,7 @@ def _keep(
     return report
 
 
-def _evaluate(run: Run, images: ImageArray, *, ten_crop: bool, engine: Engine) -> tuple[Evaluation, str]:
+def _evaluate(run: ClassifierRun, images: ImageArray, *, ten_crop: bool, engine: Engine) -> tuple[Evaluation, str]:
     """An evaluation, and the name of the engine that ran the network."""
     if ten_crop and not run.card.data.mirror:
         raise DataError(

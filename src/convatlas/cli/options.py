@@ -1,0 +1,22 @@
+"""Options that have no meaning for what they are given to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convatlas.runs import Run
+
+
+def refuse_options(run: Run, **given: object) -> None:
+    """Refuse options that are not of the run's task; those that were left out are None.
+
+    Raises:
+        RunError: names the first of them.
+    """
+    from convatlas.errors import RunError
+
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise RunError(f"{option} has no meaning for {run.path}, a run of {run.card.model.name}: leave it out")

@@ -1,0 +1,1 @@
+"""Whole trainings, one file for each task: data, network and recipe are put together, and a run is left."""

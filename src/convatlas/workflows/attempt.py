@@ -1,0 +1,92 @@
+"""What every training has around its loop, whatever the task: the card told of each turn, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from torch import nn
+
+from convatlas.errors import RunError, TrainingError
+from convatlas.runs import Run
+from convatlas.tasks.contract import Task
+from convatlas.training import checkpoint
+from convatlas.training.checkpoint import TrainingState
+from convatlas.training.feed import Feed
+from convatlas.training.fit import fit
+from convatlas.training.processes import is_main
+from convatlas.training.progress import Watch
+from convatlas.training.recipe import Kind, Recipe, parse_recipe
+
+
+def attempt(
+    run: Run,
+    network: nn.Module,
+    task: Task,
+    feed: Feed,
+    recipe: Recipe,
+    watch: Watch,
+    *,
+    resume: bool,
+    conclude: Callable[[TrainingState], None],
+) -> None:
+    """Train, and say on the card how that went; ``conclude`` is what the first process does with a finished training.
+
+    Raises:
+        ConvatlasError: as ``fit``; or another process trains the run.
+    """
+    with run.being_written() if is_main() else nullcontext():
+        update(run, status="training", recipe=recipe.model_dump(mode="json"))
+        try:
+            outcome = fit(network, task, feed, recipe, run.path, engine=run.card.engine, resume=resume, watch=watch)
+        except TrainingError:
+            update(run, status="failed")
+            raise
+        except BaseException:  # a second Ctrl-C, a closed pipe: what a checkpoint holds is not lost
+            update(run, status="interrupted")
+            raise
+        state = outcome.state
+        update(run, best=state.best.flat() if state.best else None, findings=tuple(state.findings))
+        if outcome.interrupted:
+            update(run, status="interrupted")
+        elif is_main():
+            conclude(state)
+            run.update(status="finished")  # last, so that a kill before it leaves a run to resume
+
+
+def update(run: Run, **changes: Any) -> None:
+    """Change the card; the first process writes it."""
+    if is_main():
+        run.update(**changes)
+    else:
+        run.card = run.card.model_copy(update=changes)
+
+
+def recipe_to_go_on_with(run: Run, kind: type[Kind], *, epochs: int | None, time_budget: float | None) -> Kind:
+    """The recipe of a run that is resumed, with the new length that is asked for.
+
+    Raises:
+        RunError: there is nothing left to do.
+    """
+    recipe = parse_recipe(run.card.recipe, str(run.path / "card.json"), kind)
+    longer = {name: value for name, value in (("epochs", epochs), ("time_budget", time_budget)) if value is not None}
+    if longer:
+        recipe = recipe.updated(**longer, patience=None)  # a length that is asked for is not cut short
+    if longer and checkpoint.exists(run.path):
+        _refuse_what_is_done(run, recipe, checkpoint.load_state(run.path))
+    elif run.card.status == "finished":  # also by an early stop, before the length it was given
+        raise RunError(f"{run.path} is finished. Give --epochs or --time-budget to train it further")
+    return recipe
+
+
+def _refuse_what_is_done(run: Run, recipe: Recipe, state: TrainingState) -> None:
+    trained = {"epochs": state.epoch, "steps": state.total_steps, "time_budget": state.seconds}
+    for duration, done in trained.items():
+        asked = getattr(recipe, duration)
+        if asked is not None and asked <= done:
+            raise RunError(
+                f"{run.path} has already trained {state.epoch} epochs, {state.total_steps} steps and "
+                f"{state.seconds:.0f} seconds. Give --epochs or --time-budget for more in all; received "
+                f"{duration} = {asked:g}"
+            )

@@ -1,0 +1,175 @@
+"""From the rows of a table to the run of an autoencoder that finds what is unusual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convatlas.assessment.autoencoder import prepared_for, test_rows_once, write_anomaly_report
+from convatlas.data.tables import is_table, open_table
+from convatlas.data.tables.prepared import PreparedTable, prepare_table
+from convatlas.errors import DataError, RecipeError
+from convatlas.layers import initialize
+from convatlas.models import create_autoencoder
+from convatlas.models.contract import Autoencoder
+from convatlas.models.registry import AutoencoderEntry
+from convatlas.runs import (
+    AutoencoderCard,
+    AutoencoderRun,
+    ReconstructionCard,
+    TableCard,
+    describe_environment,
+    refuse_taken,
+    timestamp,
+)
+from convatlas.tasks.reconstruct.task import Reconstruction
+from convatlas.tasks.reconstruct.thresholds import parse_rate, rows_needed
+from convatlas.training import checkpoint
+from convatlas.training.checkpoint import TrainingState
+from convatlas.training.feed import Feed
+from convatlas.training.processes import is_main, made_by_main
+from convatlas.training.progress import Watch
+from convatlas.training.recipe import Recipe, ReconstructionRecipe, recipe_for
+from convatlas.workflows.attempt import attempt, recipe_to_go_on_with, update
+
+USUAL_RATE = 0.01  # of false alarms, where none is asked for
+CONFIDENCE = 0.95
+
+
+def train_autoencoder(  # noqa: PLR0913, what a person may want to say
+    entry: AutoencoderEntry,
+    data: Any,
+    recipe: str | Path | Recipe | None,
+    settings: dict[str, Any],
+    *,
+    label: str | None,
+    normal: str | None,
+    time: str | None,
+    false_alarms: float | str | None,
+    out: Path | None,
+    watch: Watch,
+) -> AutoencoderRun:
+    """Train an autoencoder on the normal rows of a table; arguments and errors as of ``convatlas.train``."""
+    of_network = {name: value for name, value in settings.items() if name in entry.settings}
+    of_recipe = {name: value for name, value in settings.items() if name not in entry.settings}
+    chosen = recipe_for(recipe or entry.recipe, ReconstructionRecipe).updated(**of_recipe)
+    rate = parse_rate(false_alarms) if false_alarms is not None else None
+    if normal is not None and label is None:
+        raise DataError("normal names a label of normal rows: say with label which column holds the labels")
+    if not is_table(data):
+        raise DataError(f"{entry.name} learns from rows: give a .csv, .parquet or .npz file of rows; received {data}")
+    if out is not None and is_main():
+        refuse_taken(out)
+    table = open_table(data, label=label, time=time)
+    prepared = prepare_table(
+        table,
+        normal=normal,
+        shares=(chosen.validation_fraction, chosen.calibration_fraction, chosen.test_fraction),
+        used=chosen.fit_fraction,
+        scaling=chosen.scaling,
+    )
+    model_card = AutoencoderCard(
+        name=entry.name, columns=prepared.encoding.width, settings=dict(entry.settings) | of_network
+    )
+    network = _fresh_network(model_card, chosen)
+    card = ReconstructionCard(
+        created=timestamp(),
+        model=model_card,
+        encoding=prepared.encoding,
+        recipe=chosen.model_dump(mode="json"),
+        data=_table_card(prepared),
+        false_alarms=_rate(rate, prepared, watch),
+        environment=describe_environment(),
+    )
+    path = made_by_main(lambda: AutoencoderRun.create(card, out).path)
+    return _fit(AutoencoderRun(path, card), network, prepared, chosen, watch, resume=False)
+
+
+def resume_autoencoder(
+    run: AutoencoderRun, *, data: Any, epochs: int | None, time_budget: float | None, watch: Watch
+) -> AutoencoderRun:
+    """Go on with a run; arguments and errors as of ``convatlas.resume``."""
+    recipe = recipe_to_go_on_with(run, ReconstructionRecipe, epochs=epochs, time_budget=time_budget)
+    prepared = prepared_for(run, data)
+    network = _fresh_network(run.card.model, recipe)
+    update(run, data=_table_card(prepared))
+    return _fit(run, network, prepared, recipe, watch, resume=checkpoint.exists(run.path))
+
+
+def _rate(asked: float | None, prepared: PreparedTable, watch: Watch) -> float | None:
+    """The rate of false alarms that the threshold will be set for; None where there are too few rows for the usual one.
+
+    Raises:
+        DataError: there are too few rows for what is asked.
+    """
+    rows, rate = len(prepared.parts.calibration), asked or USUAL_RATE
+    needed = rows_needed(rate, CONFIDENCE)
+    if rows >= needed:
+        return rate
+    if asked is not None:
+        raise DataError(
+            f"false alarms of {asked:.3g} with {CONFIDENCE:.0%} confidence take {needed:,} calibration rows, and "
+            f"{prepared.table.name} gives {rows:,}. Ask for more false alarms, give more rows, or raise "
+            "--set calibration_fraction"
+        )
+    watch.finding(
+        f"no threshold is set: {USUAL_RATE:.0%} of false alarms takes {needed:,} calibration rows, and there are {rows:,}"
+    )
+    return None
+
+
+def _fit(
+    run: AutoencoderRun,
+    network: Autoencoder,
+    prepared: PreparedTable,
+    recipe: ReconstructionRecipe,
+    watch: Watch,
+    *,
+    resume: bool,
+) -> AutoencoderRun:
+    fit = torch.from_numpy(prepared.encoded(prepared.parts.fit))
+    validation = torch.from_numpy(prepared.encoded(prepared.parts.validation))
+    feed = Feed.of_rows(fit, validation, recipe)
+
+    def conclude(state: TrainingState) -> None:
+        run.keep_calibration(prepared.encoded(prepared.parts.calibration))
+        if run.card.false_alarms is not None:
+            run.set_threshold(run.card.false_alarms, CONFIDENCE)
+        write_anomaly_report(run, state.history, test_rows_once(run, prepared))
+
+    task = Reconstruction(baseline=float(fit.double().var(dim=0, correction=0).mean()))
+    attempt(run, network, task, feed, recipe, watch, resume=resume, conclude=conclude)
+    return run
+
+
+def _fresh_network(card: AutoencoderCard, recipe: ReconstructionRecipe) -> Autoencoder:
+    network = create_autoencoder(card.name, columns=card.columns, seed=recipe.seed, **card.settings)
+    if recipe.initialization is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(recipe.seed)
+            initialize(network, recipe.initialization, recipe.initialization_std)
+    return network
+
+
+def _table_card(prepared: PreparedTable) -> TableCard:
+    table, parts, anomalies = prepared.table, prepared.parts, prepared.anomalies
+    return TableCard(
+        name=table.name,
+        location=table.location,
+        fingerprint=table.fingerprint,
+        label=table.label,
+        normal=prepared.normal,
+        time=table.time,
+        rows=len(table.frame),
+        counts={
+            "fit": len(parts.fit),
+            "validation": len(parts.validation),
+            "calibration": len(parts.calibration),
+            "test": len(parts.test),
+        },
+        anomalies=int(anomalies.sum()) if anomalies is not None else None,
+        left_out=parts.left_out,
+        split_seed=prepared.split_seed,
+    )
