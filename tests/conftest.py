@@ -28,7 +28,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no report: they take longer than the trainings here."""
     for name in ("convatlas.reports.figures.confusion_figure", "convatlas.reports.figures.save_figure"):
         monkeypatch.setattr(name, lambda *_: None)
-    monkeypatch.setattr("convatlas.api.write_report", lambda *_, **__: None)
+    monkeypatch.setattr("convatlas.workflows.classify.write_report", lambda *_, **__: None)
 
 
 @pytest.fixture

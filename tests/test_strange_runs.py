@@ -113,7 +113,7 @@ def checkpoint_goes_on(copy: Path, state: Any) -> bool:
     try:
         (again / "state.json").write_text(json.dumps(state), encoding="utf-8")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("convatlas.api.write_report", lambda *_, **__: None)
+            patch.setattr("convatlas.workflows.classify.write_report", lambda *_, **__: None)
             patch.setattr("convatlas.reports.figures.save_figure", lambda *_: None)
             return convatlas.resume(again, watch=Silent()).card.status == "finished"
     finally:

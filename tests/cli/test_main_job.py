@@ -145,7 +145,7 @@ def test_a_kill_between_training_and_testing_leaves_a_run_to_resume(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("convatlas.api.test_once", die)
+        patch.setattr("convatlas.workflows.classify.test_once", die)
         with pytest.raises(Killed):
             convatlas_api.train("lenet5", photos, epochs=1, out=tmp_path / "run", watch=Silent())
     assert json.loads((tmp_path / "run" / "card.json").read_text())["status"] == "training"

@@ -101,7 +101,7 @@ def test_a_card_that_contradicts_itself_is_refused(
 
 
 def test_running_out_of_memory_is_one_line(convatlas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convatlas.api.create_model", lambda **_: torch.empty(2**60))
+    monkeypatch.setattr("convatlas.workflows.classify.create_model", lambda **_: torch.empty(2**60))
     answer = convatlas("train", "lenet5", "--data", "digits", "--image-size", 28)
     assert answer.code == 2
     assert "out of memory" in answer.err

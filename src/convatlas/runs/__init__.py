@@ -1,0 +1,34 @@
+"""A run: the directory a training leaves, self-contained and safe to open from a stranger; one file a task."""
+
+from convatlas.runs.autoencoder import AutoencoderRun
+from convatlas.runs.cards import (
+    AutoencoderCard,
+    Card,
+    ClassificationCard,
+    DataCard,
+    ModelCard,
+    ReconstructionCard,
+    TableCard,
+    ThresholdCard,
+)
+from convatlas.runs.classifier import ClassifierRun
+from convatlas.runs.environment import describe_environment, timestamp
+from convatlas.runs.run import Run, list_runs, refuse_taken
+
+__all__ = [
+    "AutoencoderCard",
+    "AutoencoderRun",
+    "Card",
+    "ClassificationCard",
+    "ClassifierRun",
+    "DataCard",
+    "ModelCard",
+    "ReconstructionCard",
+    "Run",
+    "TableCard",
+    "ThresholdCard",
+    "describe_environment",
+    "list_runs",
+    "refuse_taken",
+    "timestamp",
+]

@@ -1,0 +1,221 @@
+"""The run of an autoencoder: says how unusual rows are, and which columns make them so."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convatlas.errors import RunError
+from convatlas.runs.cards import ReconstructionCard, ThresholdCard
+from convatlas.runs.run import Run, reason
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from convatlas.models.contract import Autoencoder
+    from convatlas.tasks.reconstruct.answers import RowPrediction
+
+CALIBRATION = "calibration.safetensors"
+ROWS_AT_ONCE = 16_384  # that are scored; bounds the memory
+ROWS_READ_AT_ONCE = 131_072  # of a file
+COLUMNS_NAMED = 5  # of a row that is explained
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The scores of normal rows that were not learnt from, and what each column adds to them."""
+
+    scores: NDArray[np.float64]  # [n]
+    columns: NDArray[np.float64]  # [n, columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The rows of a table, scored; ``highest`` are explained, first the highest."""
+
+    scores: NDArray[np.float64]  # [n]
+    p_values: NDArray[np.float64]  # [n]
+    alarms: NDArray[np.bool_]  # [n]
+    highest: tuple[RowPrediction, ...]
+
+
+class AutoencoderRun(Run, card_type=ReconstructionCard):
+    """An autoencoder, how rows are encoded for it, and the scores of normal rows.
+
+    >>> run = Run.open("runs/2026-11-26-autoencoder_plain-payments-3f2a")  # doctest: +SKIP
+    >>> run.predict("new.csv").highest[0].columns[0].name  # doctest: +SKIP
+    'V14'
+    """
+
+    card: ReconstructionCard
+
+    def __init__(self, path: Path, card: ReconstructionCard) -> None:
+        super().__init__(path, card)
+        self._model: Autoencoder | None = None
+
+    def model(self) -> Autoencoder:
+        """The network with its best weights, in evaluation mode; built once.
+
+        Raises:
+            RunError: there are no weights yet, or they are not those of this network.
+        """
+        from convatlas.models import outline_autoencoder
+
+        if self._model is None:
+            card = self.card.model
+            self._model = self.with_weights(outline_autoencoder(card.name, columns=card.columns, **card.settings))
+        return self._model
+
+    def rebuilt(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network makes of encoded rows, float32 [n, features] -> the same."""
+        import torch
+
+        with torch.inference_mode():
+            pieces = [self.model()(torch.from_numpy(piece)).numpy() for piece in _pieces(rows)]
+        return np.concatenate(pieces) if pieces else rows
+
+    def scored(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The score of each of some encoded rows [n], and what each column adds to it [n, columns]."""
+        from convatlas.tasks.reconstruct.explanation import column_errors
+        from convatlas.tasks.reconstruct.task import errors
+
+        owner, columns = self.card.encoding.owner, len(self.card.encoding.names)
+        parts = [column_errors(errors(self.rebuilt(piece), piece), owner, columns) for piece in _pieces(rows)]
+        added = np.concatenate(parts) if parts else np.zeros((0, columns))
+        return added.sum(axis=1), added
+
+    def calibration(self) -> Calibration:
+        """The scores of the calibration rows.
+
+        Raises:
+            RunError: the training has not come to its end, or the file is not the run's.
+        """
+        from convatlas.tensors import read_tensors
+
+        path, card = self.path / CALIBRATION, self.card
+        try:
+            tensors = read_tensors(path)
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{self.path} is not calibrated: its training has not come to its end. "
+                f"Go on with convatlas train --resume {self.path}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {reason(error)}") from error
+        rows, columns = card.data.counts.get("calibration", 0), len(card.encoding.names)
+        shapes = {"scores": (rows,), "columns": (rows, columns)}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        arrays = [tensors[name].double().numpy() for name in shapes] if found == shapes else []
+        if not rows or not arrays or not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays):
+            raise RunError(f"{path} does not hold the scores of the run's {rows:,} calibration rows")
+        return Calibration(*arrays)
+
+    def keep_calibration(self, rows: NDArray[np.float32]) -> None:
+        """Score the encoded calibration rows and keep the scores."""
+        import torch
+
+        from convatlas.tensors import write_tensors
+
+        scores, columns = self.scored(rows)
+        kept = {"scores": torch.from_numpy(scores), "columns": torch.from_numpy(columns)}
+        write_tensors(self.path / CALIBRATION, kept)
+
+    def set_threshold(self, rate: float, confidence: float) -> ThresholdCard:
+        """Choose by the calibration rows above which score a row is an alarm, and put it on the card.
+
+        Raises:
+            DataError: there are too few calibration rows for such a rate; says how many it takes.
+        """
+        from dataclasses import asdict
+
+        from convatlas.tasks.reconstruct.thresholds import threshold_at
+
+        card = ThresholdCard(**asdict(threshold_at(self.calibration().scores, rate, confidence)))
+        self.update(threshold=card, false_alarms=rate)
+        return card
+
+    def predict(self, rows: Any, *, explain: int = 10) -> Scored:
+        """Score the rows of a table, a piece at a time, and explain the highest.
+
+        >>> scored = run.predict("new.csv", explain=3)  # doctest: +SKIP
+        >>> scored.highest[0].columns[0].name  # doctest: +SKIP
+        'V14'
+
+        Args:
+            rows: a .csv, .parquet or .npz file, a pandas DataFrame, or a NumPy array [n, columns].
+            explain: how many rows to explain.
+
+        Raises:
+            DataError: no such file, or it has not the columns that the network was trained on.
+            RunError: the run is not calibrated.
+        """
+        from convatlas.data.tables import read_chunks
+        from convatlas.tasks.reconstruct.thresholds import p_values
+
+        if not isinstance(explain, int) or explain < 0:
+            raise RunError(f"explain is how many rows to explain, 0 or more; received {explain!r}")
+        calibration, encoding = self.calibration(), self.card.encoding
+        scores: list[NDArray[np.float64]] = []
+        highest: list[tuple[float, int, DataFrame]] = []  # the row as a table of one
+        first = 1
+        for chunk in read_chunks(rows, ROWS_READ_AT_ONCE, text=encoding.text_columns):
+            encoded = encoding.encode(chunk, first_row=first)
+            scores.append(self._scores(encoded))
+            order = np.argsort(-scores[-1], kind="stable")[:explain]
+            found = [(float(scores[-1][i]), -(first + int(i)), chunk.iloc[[i]]) for i in order]
+            highest = heapq.nlargest(explain, highest + found, key=lambda row: row[:2])
+            first += len(chunk)
+        every = np.concatenate(scores) if scores else np.zeros(0)
+        return Scored(
+            scores=every,
+            p_values=p_values(calibration.scores, every),
+            alarms=every > self.card.threshold.value if self.card.threshold else np.zeros(len(every), dtype=bool),
+            highest=tuple(
+                row for _, number, frame in highest for row in self.explained(frame, [-number], calibration)
+            ),
+        )
+
+    def explained(self, frame: DataFrame, numbers: Sequence[int], calibration: Calibration) -> list[RowPrediction]:
+        """Rows with the columns that add most to their scores; ``numbers`` are those of the rows in their table."""
+        from convatlas.tasks.reconstruct.answers import ColumnPart, RowPrediction
+        from convatlas.tasks.reconstruct.thresholds import p_values
+
+        if not numbers:
+            return []
+        encoding, threshold = self.card.encoding, self.card.threshold
+        rows = encoding.encode(frame, first_row=numbers[0])
+        rebuilt = self.rebuilt(rows)
+        scores, added = self.scored(rows)
+        rarity = p_values(calibration.scores, scores)
+        found = []
+        for place, number in enumerate(numbers):
+            order = np.argsort(-added[place], kind="stable")[:COLUMNS_NAMED]
+            parts = tuple(
+                ColumnPart(
+                    encoding.names[column],
+                    seen=encoding.shown(frame, place, int(column)),
+                    expected=encoding.decode_column(rebuilt[place], int(column)),
+                    share=float(added[place, column] / scores[place]) if scores[place] else 0.0,
+                )
+                for column in order
+            )
+            is_alarm = threshold is not None and bool(scores[place] > threshold.value)
+            found.append(RowPrediction(int(number), float(scores[place]), float(rarity[place]), is_alarm, parts))
+        return found
+
+    def _scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        from convatlas.tasks.reconstruct.task import scores
+
+        pieces = [scores(self.rebuilt(piece), piece) for piece in _pieces(rows)]
+        return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+def _pieces(rows: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]

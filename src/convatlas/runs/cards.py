@@ -1,0 +1,241 @@
+"""What a run says of itself, ``card.json``: what every task keeps, and what one task adds.
+
+A card may be a stranger's: every value is held against what can be, and what is printed of it is escaped.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from convatlas.acceleration import EngineCard
+from convatlas.data.preprocessing import LARGEST_SIDE, Preprocessing
+from convatlas.data.tables.encoding import RowEncoding
+
+FORMAT_VERSION = 2
+MOST_CLASSES = 100_000  # that a card may ask memory for
+MOST_FEATURES = 100_000
+MOST = 10**12  # of images, rows, looks or steps
+
+Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Interval = tuple[Share, Share]
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Card(BaseModel):
+    """What the runs of every task keep; ``best``, ``test`` and ``findings`` are filled in as they become known.
+
+    ``engine`` is what trains the network; whoever opens the run may use another.
+    """
+
+    model_config = STRICT
+    best_figures: ClassVar[frozenset[str]]  # of ``best``, that are printed
+
+    format_version: int = FORMAT_VERSION
+    task: str
+    created: Name
+    status: Literal["training", "interrupted", "failed", "finished"] = "training"
+    model: Any
+    recipe: dict[str, Any]
+    data: Any
+    engine: EngineCard = EngineCard()
+    best: dict[str, float] | None = None
+    test: dict[str, Any] | None = None
+    test_evaluations: Count = 0
+    findings: tuple[Text, ...] = ()
+    environment: dict[str, Text]
+
+    @model_validator(mode="after")
+    def _best_is_whole(self) -> Self:
+        missing = self.best_figures - self.best.keys() if self.best is not None else frozenset()
+        if missing:
+            raise ValueError(f"best has no {min(missing)}")
+        return self
+
+    @property
+    def best_text(self) -> str:
+        """The figure by which the weights were chosen, with its name; "-" before the first validation."""
+        raise NotImplementedError
+
+    @property
+    def test_text(self) -> str:
+        """The figure of the test, with its name; "-" where there is none."""
+        raise NotImplementedError
+
+
+class ModelCard(BaseModel):
+    """Which classifier, and what ``create_model`` needs to build it again."""
+
+    model_config = STRICT
+
+    name: Name
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    in_channels: Annotated[int, Field(ge=1)]
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+class DataCard(BaseModel):
+    """Which images: where they came from, a hash of their content, and how they were split.
+
+    ``mirror`` says whether a mirrored image keeps its class.
+    """
+
+    model_config = STRICT
+
+    name: Name
+    location: Name
+    fingerprint: Name
+    counts: dict[Literal["train", "validation", "test"], Count]
+    skipped: tuple[tuple[Text, Text], ...] = ()
+    mirror: bool
+    split_seed: Seed
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None  # 0 where the set brings its own
+
+
+class ClassificationSummary(BaseModel):
+    """What ``Evaluation.summary`` says of the test set."""
+
+    model_config = STRICT
+
+    n: Annotated[int, Field(ge=1, le=MOST)]
+    correct: Count
+    accuracy: Share
+    interval: Interval
+    k: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    top_k_correct: Count
+    top_k_accuracy: Share
+    loss: Annotated[float, Field(ge=0)]
+
+
+class ClassificationCard(Card):
+    """The run of a classifier of images."""
+
+    best_figures: ClassVar[frozenset[str]] = frozenset({"epoch", "validation_accuracy", "validation_loss"})
+
+    task: Literal["classify"] = "classify"
+    model: ModelCard
+    classes: tuple[Name, ...]
+    preprocessing: Preprocessing
+    data: DataCard
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.classes) != self.model.num_classes:
+            raise ValueError(f"{len(self.classes)} classes for a network of {self.model.num_classes}")
+        if self.preprocessing.channels != self.model.in_channels:
+            raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
+        if self.preprocessing.crop != self.model.image_size:
+            raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        if self.test is not None:
+            ClassificationSummary.model_validate(self.test)
+        return self
+
+    @property
+    def best_text(self) -> str:
+        """Validation accuracy."""
+        return f"accuracy {self.best['validation_accuracy']:.2%}" if self.best else "-"
+
+    @property
+    def test_text(self) -> str:
+        """Test accuracy."""
+        return f"accuracy {self.test['accuracy']:.2%}" if self.test else "-"
+
+
+class AutoencoderCard(BaseModel):
+    """Which autoencoder, and what ``create_autoencoder`` needs to build it again."""
+
+    model_config = STRICT
+
+    name: Name
+    columns: Annotated[int, Field(ge=1, le=MOST_FEATURES)]  # numbers a row is encoded as
+    settings: dict[Name, float | int | bool | Name] = {}
+
+
+class TableCard(BaseModel):
+    """Which rows: where they came from, a hash of their content, and how they were divided.
+
+    ``normal`` is the label of normal rows; ``left_out`` counts rows that are in none of the four parts.
+    """
+
+    model_config = STRICT
+
+    name: Name
+    location: Name
+    fingerprint: Name
+    label: Name | None = None
+    normal: Text | None = None
+    time: Name | None = None
+    rows: Annotated[int, Field(ge=1, le=MOST)]
+    counts: dict[Literal["fit", "validation", "calibration", "test"], Count]
+    anomalies: Count | None = None
+    left_out: Count = 0
+    split_seed: Seed = 0
+
+
+class ThresholdCard(BaseModel):
+    """Above which score a row is an alarm: at most ``rate`` of normal rows, with ``confidence``."""
+
+    model_config = STRICT
+
+    value: Annotated[float, Field(ge=0)]
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    calibration_rows: Annotated[int, Field(ge=1, le=MOST)]
+
+
+class AnomalySummary(BaseModel):
+    """What ``AnomalyEvaluation.summary`` says of the test rows; None where no label tells."""
+
+    model_config = STRICT
+
+    n: Annotated[int, Field(ge=1, le=MOST)]
+    anomalies: Count | None
+    average_precision: Share | None
+    average_precision_interval: Interval | None
+    stated_prevalence: Share | None
+    natural_average_precision: Share | None
+    natural_average_precision_interval: Interval | None
+    roc_auc: Share | None
+    recall: Share | None
+    false_alarm_rate: Share | None
+    false_alarms: Count | None
+
+
+class ReconstructionCard(Card):
+    """The run of an autoencoder on the rows of a table.
+
+    ``false_alarms`` is the rate that the threshold is set for; None where there are too few rows for any.
+    """
+
+    best_figures: ClassVar[frozenset[str]] = frozenset({"epoch", "validation_loss"})
+
+    task: Literal["reconstruct"] = "reconstruct"
+    model: AutoencoderCard
+    encoding: RowEncoding
+    data: TableCard
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: ThresholdCard | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.encoding.width != self.model.columns:
+            raise ValueError(f"rows of {self.encoding.width} numbers for a network of {self.model.columns}")
+        if self.test is not None:
+            AnomalySummary.model_validate(self.test)
+        return self
+
+    @property
+    def best_text(self) -> str:
+        """Validation loss."""
+        return f"loss {self.best['validation_loss']:.4f}" if self.best else "-"
+
+    @property
+    def test_text(self) -> str:
+        """Average precision, where labels tell."""
+        precision = self.test["average_precision"] if self.test else None
+        return f"AP {precision:.3f}" if precision is not None else "-"
