@@ -7,6 +7,7 @@ from torch import nn
 
 from convatlas.layers import initialize
 from convatlas.models import create_model
+from convatlas.tasks import symmetry
 from convatlas.tasks.classify import findings
 
 
@@ -23,13 +24,13 @@ def test_zero_filters_are_named() -> None:
 def test_one_constant_layer_among_healthy_ones_is_found() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2))
     nn.init.constant_(model[1].weight, 0.1)
-    assert findings.symmetric_layers(model) == ["1"]
+    assert symmetry.symmetric_layers(model) == ["1"]
 
 
 def test_an_output_layer_of_zeros_can_learn_and_is_no_finding() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight)
-    assert findings.symmetric_layers(model) == ["1"]
+    assert symmetry.symmetric_layers(model) == ["1"]
     assert findings.symmetry_finding(model, classes=2) is None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ColumnPart:
-    """One column of a row, in the table's own units: what it holds, what the network expected, its share of the score."""
+    """One column of a row in the table's own units: what it holds, what was expected, its share of the score."""
 
     name: str
     seen: str
