@@ -214,7 +214,9 @@ def _field_of_last_map(inspection: Inspection) -> tuple[int, int] | None:
 
 def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> Recipe:
     if batch_size is not None and batch_size < 1:
-        raise InspectionError(f"a batch has at least one {'row' if subject.is_of_rows else 'image'}; received {batch_size}")
+        raise InspectionError(
+            f"a batch has at least one {'row' if subject.is_of_rows else 'image'}; received {batch_size}"
+        )
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
     changes = {"batch_size": batch_size, "optimizer": optimizer}

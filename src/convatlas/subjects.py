@@ -208,15 +208,14 @@ def _of_run(run: Run) -> Subject:
     return replace(subject, images=run.card.data.counts["train"])
 
 
-def _of_network(
-    name: str, model: Classifier | Autoencoder, recipe: Recipe, build: Callable[[], nn.Module]
-) -> Subject:
+def _of_network(name: str, model: Classifier | Autoencoder, recipe: Recipe, build: Callable[[], nn.Module]) -> Subject:
     return Subject(name, model, (blank_input(model, "meta"),), _taps(model), recipe, build)
 
 
 def _taps(module: nn.Module) -> dict[str, str]:
-    ours = isinstance(module, Classifier | Autoencoder)
-    return {tap: where.module for tap, where in module.taps.items()} if ours else {}
+    if not isinstance(module, Classifier | Autoencoder):
+        return {}
+    return {tap: where.module for tap, where in module.taps.items()}
 
 
 def _of_module(name: str, module: nn.Module, example: torch.Tensor | Sequence[Any] | None) -> Subject:

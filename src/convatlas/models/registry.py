@@ -88,7 +88,7 @@ class AutoencoderEntry:
 class ModelDescription(TypedDict):
     """What ``convatlas models --json`` prints of a classifier, built at its own size."""
 
-    task: TaskName
+    task: Literal["classify"]
     name: str
     family: str
     year: int | None
@@ -116,7 +116,7 @@ class PublishedDescription(TypedDict):
 class AutoencoderDescription(TypedDict):
     """What ``convatlas models --json`` prints of an autoencoder, built for its own number of columns."""
 
-    task: TaskName
+    task: Literal["reconstruct"]
     name: str
     family: str
     year: int | None
