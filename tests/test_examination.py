@@ -9,7 +9,7 @@ from torch import nn
 import convatlas
 from convatlas.errors import InspectionError, UnknownNameError
 from convatlas.examination import compare_models, inspect_subject, time_training
-from convatlas.models import create_model, outline_model
+from convatlas.models import create_autoencoder, create_model, outline_model
 from convatlas.subjects import open_subject
 
 
@@ -97,6 +97,39 @@ def test_networks_beside_each_other(depths: dict[str, int]) -> None:
 def test_heads_that_only_training_uses_do_not_count() -> None:
     (googlenet,) = compare_models(["googlenet"], batch_size=1, batches=None)
     assert (googlenet.depth, googlenet.parameters) == (22, 6_624_904)
+
+
+def test_an_autoencoder_is_planned_by_its_own_loss_and_optimizer() -> None:
+    by_name = inspect_subject(open_subject("autoencoder_plain", columns=12), batch_size=16)
+    by_module = inspect_subject(open_subject(create_autoencoder("autoencoder_plain", columns=12)), batch_size=16)
+    assert by_name.layers == by_module.layers
+    assert by_name.memory is not None
+    assert by_module.memory is not None
+    assert by_name.memory.training_peak_bytes == by_module.memory.training_peak_bytes
+    assert by_name.memory.setting.layout == "contiguous"
+    costly = inspect_subject(open_subject("autoencoder_contractive", columns=12), batch_size=16).memory
+    assert costly is not None
+    assert costly.training_peak_bytes > by_name.memory.training_peak_bytes
+    limited = inspect_subject(open_subject("autoencoder_plain"), memory_limit=10_000_000)
+    assert limited.largest_batch is not None
+    assert limited.largest_batch > 64
+    with pytest.raises(InspectionError, match="at least one row"):
+        inspect_subject(open_subject("autoencoder_plain"), batch_size=0)
+
+
+def test_the_training_of_an_autoencoder_is_timed_on_rows() -> None:
+    time = time_training(open_subject("autoencoder_denoising", columns=6), images=640, batch_size=64)
+    assert (time.shown, time.images, time.epochs) == ("rows", 640, 30)
+    assert time.epoch_seconds == pytest.approx(10 * time.step.mean)
+
+
+def test_autoencoders_beside_classifiers() -> None:
+    networks = list(compare_models(["autoencoder_deep", "lenet5"], batch_size=2, batches=2, engine="torch"))
+    assert [(each.image_size, each.columns, each.depth) for each in networks] == [(None, 29, 4), (28, None, 5)]
+    assert networks[0].published is None
+    assert all(each.speed is not None for each in networks)
+    (wider,) = compare_models(["autoencoder_deep"], columns=100, batches=None)
+    assert wider.parameters > networks[0].parameters
 
 
 def test_a_network_that_is_none_is_told_before_any_is_looked_into() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convatlas.errors import ConvatlasError, ImageSizeError, InspectionError, RunError, UnknownNameError
-from convatlas.models import create_model
+from convatlas.models import create_autoencoder, create_model
 from convatlas.subjects import example_input, open_subject
 
 OWN_FILE = """
@@ -81,6 +81,26 @@ def test_a_network_of_ours_given_as_a_module_has_its_taps_and_its_image() -> Non
     assert "s4" in subject.taps
 
 
+def test_an_autoencoder_is_shown_rows() -> None:
+    subject = open_subject("autoencoder_deep", columns=12)
+    assert subject.is_of_rows
+    assert (subject.shape, subject.batch(8)) == ((1, 12), (8, 12))
+    assert all(parameter.is_meta for parameter in subject.module.parameters())
+    assert subject.taps["code"] == "encoder.relu2"
+    assert subject.recipe is not None
+    assert subject.recipe.task == "reconstruct"
+    fresh = create_autoencoder("autoencoder_deep", columns=12, seed=subject.recipe.seed).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in subject.network().state_dict().items())
+
+
+def test_an_autoencoder_given_as_a_module_has_its_taps_and_its_row() -> None:
+    subject = open_subject(create_autoencoder("autoencoder_plain", columns=5))
+    assert subject.shape == (1, 5)
+    assert subject.taps == {"code": "encoder.relu1"}
+    assert not open_subject("lenet5").is_of_rows
+    assert open_subject("lenet5").batch(2) == (2, 1, 28, 28)
+
+
 @pytest.mark.parametrize(
     ("factory", "shapes"),
     [
@@ -133,6 +153,12 @@ def test_what_the_subject_does_not_leave_open_is_refused() -> None:
         open_subject("vgg16", (3, 64, 64))
     with pytest.raises(InspectionError, match="image_size cannot be chosen for what is no network by name"):
         open_subject(nn.Conv2d(3, 4, 3), image_size=64)
+    with pytest.raises(InspectionError, match="num_classes cannot be chosen for an autoencoder of rows"):
+        open_subject("autoencoder_plain", num_classes=2)
+    with pytest.raises(InspectionError, match="columns cannot be chosen for a classifier of images"):
+        open_subject("lenet5", columns=2)
+    with pytest.raises(InspectionError, match="columns cannot be chosen for what is no network by name"):
+        open_subject(nn.Linear(3, 4), columns=3)
 
 
 def test_a_file_with_dataclasses_and_one_that_ends_itself(tmp_path: Path) -> None:

@@ -16,19 +16,30 @@ from convatlas.acceleration import Engine
 from convatlas.errors import InspectionError, unknown_name
 from convatlas.inspection import Inspection, inspect_module
 from convatlas.inspection.layers import longest_path_depth
-from convatlas.models import model_entry
-from convatlas.models.registry import Published
-from convatlas.speed import Progress, Speed, TrainingTime, measure_speed, measure_training
+from convatlas.models import Autoencoder, find_entry
+from convatlas.models.registry import AutoencoderEntry, Published
+from convatlas.speed import (
+    Progress,
+    Speed,
+    TrainingTime,
+    mean_objective,
+    measure_autoencoder_training,
+    measure_speed,
+    measure_training,
+)
 from convatlas.subjects import Subject, open_subject
 from convatlas.training.optimizers import build_optimizer
-from convatlas.training.recipe import ClassificationRecipe
+from convatlas.training.recipe import ClassificationRecipe, Recipe, ReconstructionRecipe
 
 if TYPE_CHECKING:
     from convatlas.inspection.memory import MemoryPlan, Precision
 
 USUAL_IMAGES = 50_000  # of a training set where none is named: CIFAR-10 has as many
 OPTIMIZERS = get_args(ClassificationRecipe.model_fields["optimizer"].annotation)
-UNNAMED = ClassificationRecipe(learning_rate=0.1, batch_size=32, epochs=1)  # how a module is trained of which nothing is known: SGD
+
+# How a module is trained of which nothing is known: by SGD; and an autoencoder: by Adam.
+UNNAMED = ClassificationRecipe(learning_rate=0.1, batch_size=32, epochs=1)
+UNNAMED_OF_ROWS = ReconstructionRecipe(learning_rate=1e-3, batch_size=64, optimizer="adam", epochs=1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,8 @@ class Comparison:
 
     name: str
     family: str
-    image_size: int
+    image_size: int | None  # None: it is shown rows
+    columns: int | None  # of them; None: it is shown images
     parameters: int  # that a prediction uses
     macs: int | None
     depth: int
@@ -56,11 +68,11 @@ def inspect_subject(
     precision: Precision = "float32",
     memory_limit: int | None = None,
 ) -> Inspection:
-    """Form and cost of a subject for one image, and what a batch takes.
+    """Form and cost of a subject for one image or row, and what a batch takes.
 
     Args:
         subject: what is looked into.
-        batch_size: images in a training batch; its recipe's when left out.
+        batch_size: images or rows in a training batch; its recipe's when left out.
         optimizer: the name of another one than its recipe's.
         precision: in which the batch is computed.
         memory_limit: find the largest batch that can be trained in so many bytes.
@@ -101,7 +113,7 @@ def time_training(
 
     Args:
         subject: what would be trained, by its recipe.
-        images: in the training set; those of a run, or else 50,000, when left out.
+        images: in the training set, or rows; those of a run, or else 50,000, when left out.
         batch_size, optimizer: others than its recipe's.
         engine: "torch" for PyTorch alone.
         watch: told after each step.
@@ -110,18 +122,25 @@ def time_training(
         InspectionError: it is not shown square images, or does not answer with classes.
     """
     recipe = _recipe(subject, batch_size, optimizer)
+    epochs = subject.recipe.epochs if subject.recipe is not None else None
+    examples = images or subject.images or USUAL_IMAGES
+    network = subject.network()
+    if isinstance(network, Autoencoder):
+        return measure_autoencoder_training(network, recipe, rows=examples, epochs=epochs, watch=watch)
+    if not isinstance(recipe, ClassificationRecipe):
+        raise InspectionError(f"{subject.name} is no autoencoder, and its recipe is for one")
     shape = subject.image_batch(1)
     outputs = inspect_module(subject.module, *subject.inputs).output_shapes
     if len(outputs) != 1 or len(outputs[0]) != 2:
         given = " and ".join(map(str, outputs)) or "nothing"
         raise InspectionError(f"{subject.name} gives {given}, not [N, classes]: how it is trained is not known")
     return measure_training(
-        subject.network(),
+        network,
         shape,
         recipe,
         classes=outputs[0][1],
-        images=images or subject.images or USUAL_IMAGES,
-        epochs=subject.recipe.epochs if subject.recipe is not None else None,
+        images=examples,
+        epochs=epochs,
         engine=engine,
         watch=watch,
     )
@@ -131,6 +150,7 @@ def compare_models(
     names: Sequence[str],
     *,
     image_size: int | None = None,
+    columns: int | None = None,
     batch_size: int = 32,
     batches: int | None = 100,
     engine: Engine = "auto",
@@ -143,7 +163,8 @@ def compare_models(
 
     Args:
         names: registered networks.
-        image_size: of all of them.
+        image_size: of all of them, which are classifiers then.
+        columns: of the rows of all of them, which are autoencoders then.
         batch_size: of the memory's plan and of the timed batches.
         batches: how many are timed, forward and forward with backward; None measures no speed.
         engine: "torch" for PyTorch alone.
@@ -151,9 +172,10 @@ def compare_models(
 
     Raises:
         UnknownNameError, ImageSizeError: as ``create_model``, before anything is measured.
+        InspectionError: an image size for an autoencoder, or columns for a classifier.
     """
-    entries = [model_entry(name) for name in dict.fromkeys(names)]  # runs and files are not compared: a mistake is told
-    subjects = [open_subject(entry.name, image_size=image_size) for entry in entries]
+    entries = [find_entry(name) for name in dict.fromkeys(names)]  # runs and files are not compared: a mistake is told
+    subjects = [open_subject(entry.name, image_size=image_size, columns=columns) for entry in entries]
     yield from (_compared(subject, batch_size, batches, engine, watch) for subject in subjects)
 
 
@@ -161,23 +183,24 @@ def _compared(
     subject: Subject, batch_size: int, batches: int | None, engine: Engine, watch: Progress | None
 ) -> Comparison:
     inspection = inspect_subject(subject, batch_size=batch_size)
-    entry = model_entry(subject.name)
+    entry = find_entry(subject.name)
     speed = None
     if batches is not None:
         told = None if watch is None else lambda what, done, total: watch(f"{subject.name} {what}", done, total)
-        shape = subject.image_batch(batch_size)
+        shape = subject.batch(batch_size)
         speed = measure_speed(subject.network(), shape, engine=engine, batches=batches, watch=told)
     return Comparison(
         name=subject.name,
         family=entry.family,
-        image_size=subject.shape[-1],
+        image_size=None if subject.is_of_rows else subject.shape[-1],
+        columns=subject.shape[-1] if subject.is_of_rows else None,
         parameters=inspection.parameters - sum(inspection.unused.values()),
         macs=inspection.macs,
         depth=longest_path_depth(inspection.layers),
         receptive_field=_field_of_last_map(inspection),
         memory=inspection.memory,
         batch_size=batch_size,
-        published=entry.published,
+        published=None if isinstance(entry, AutoencoderEntry) else entry.published,
         speed=speed,
     )
 
@@ -189,26 +212,34 @@ def _field_of_last_map(inspection: Inspection) -> tuple[int, int] | None:
     return window.size if window is not None else None
 
 
-def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> ClassificationRecipe:
+def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> Recipe:
     if batch_size is not None and batch_size < 1:
-        raise InspectionError(f"a batch has at least one image; received {batch_size}")
+        raise InspectionError(
+            f"a batch has at least one {'row' if subject.is_of_rows else 'image'}; received {batch_size}"
+        )
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
     changes = {"batch_size": batch_size, "optimizer": optimizer}
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if optimizer not in (None, "sgd"):
         wanted["nesterov"] = False  # SGD alone has it
-    return (subject.recipe or UNNAMED).updated(**wanted)
+    return (subject.recipe or (UNNAMED_OF_ROWS if subject.is_of_rows else UNNAMED)).updated(**wanted)
 
 
-def _plan(subject: Subject, recipe: ClassificationRecipe, precision: Precision) -> Callable[[int], MemoryPlan] | None:
-    """What a batch of a size takes; None for a module that is not called with images alone."""
-    if len(subject.inputs) != 1 or len(subject.shape) != 4:
+def _plan(subject: Subject, recipe: Recipe, precision: Precision) -> Callable[[int], MemoryPlan] | None:
+    """What a batch of a size takes; None for a module that is called neither with images alone nor with rows."""
+    if not subject.is_of_rows and (len(subject.inputs) != 1 or len(subject.shape) != 4):
         return None
     from convatlas.inspection.memory import plan_memory
 
     def plan(size: int) -> MemoryPlan:
-        make = partial(build_optimizer, recipe=recipe)
-        return plan_memory(subject.module, subject.image_batch(size), optimizer=make, precision=precision)
+        return plan_memory(
+            subject.module,
+            subject.batch(size),
+            optimizer=partial(build_optimizer, recipe=recipe),
+            precision=precision,
+            layout="contiguous" if subject.is_of_rows else "channels_last",
+            loss=mean_objective if subject.is_of_rows else None,
+        )
 
     return plan

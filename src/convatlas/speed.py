@@ -9,20 +9,24 @@ import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from convatlas.acceleration import Engine, settle
-from convatlas.data.batches import Batch, Batches
+from convatlas.acceleration import Acceleration, Engine, EngineCard, settle
+from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import InspectionError
 from convatlas.inspection.timing import Timing, time_calls
+from convatlas.models import Autoencoder, ReconstructionOutput
 from convatlas.tasks.classify.task import Classification
+from convatlas.tasks.contract import Batch
+from convatlas.tasks.contract import Batches as AnyBatches
 from convatlas.training.learner import Learner, needs_torch
-from convatlas.training.recipe import ClassificationRecipe
+from convatlas.training.recipe import ClassificationRecipe, Recipe
 
 Progress = Callable[[str, int, int], None]  # what is timed, calls made, calls in all
 
@@ -49,13 +53,14 @@ class TrainingTime:
 
     step: Timing  # of a whole one: augmentation, forward, backward, optimiser
     batch_size: int
-    images: int
+    images: int  # or rows: of an epoch
     epochs: int | None  # None: the recipe has another length
     engine: str
+    shown: str = "images"  # what the network is shown: images, or rows
 
     @property
     def epoch_seconds(self) -> float:
-        """A pass over the training images, without validation."""
+        """A pass over the training images or rows, without validation."""
         return self.step.mean * math.ceil(self.images / self.batch_size)
 
     @property
@@ -73,9 +78,25 @@ class TrainingTime:
         return self.step.deviation / self.step.mean
 
 
+class Rows(NamedTuple):
+    """A batch of rows that are to be rebuilt."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    global_size: int
+
+
+def mean_objective(outputs: Any, rows: torch.Tensor) -> torch.Tensor:
+    """What the training of an autoencoder makes smaller, for what it returns in training of rows [n, columns]."""
+    from convatlas.tasks.reconstruct.task import Reconstruction
+
+    task = Reconstruction(baseline=1.0)  # of which only a finding speaks
+    return task.objective(outputs, Rows(rows, rows, len(rows))).objective / len(rows)
+
+
 def measure_speed(
     network: nn.Module,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     *,
     engine: Engine = "auto",
     warm_up: int = WARM_UP,
@@ -88,23 +109,24 @@ def measure_speed(
     0.0011
 
     Args:
-        network: one that gives logits.
-        shape: of a batch, [N, C, H, W].
+        network: one that gives logits, or an autoencoder, which PyTorch always runs.
+        shape: of a batch, [N, C, H, W] or [n, columns].
         engine: "torch" for PyTorch alone.
         warm_up: batches that are not timed.
         batches: batches that are.
         watch: told after each batch.
     """
-    images = torch.randn(shape).to(memory_format=torch.channels_last)
+    noise = torch.randn(shape)
+    inputs = noise if len(shape) == 2 else noise.to(memory_format=torch.channels_last)
     network = network.to(memory_format=torch.channels_last)
-    evaluating = settle(network.eval(), shape, engine)
+    evaluating = _settled(network.eval(), shape, engine)
     with torch.inference_mode():
         forward = time_calls(
-            lambda: evaluating.module(images), warm_up=warm_up, calls=batches, watch=_named(watch, "forward")
+            lambda: evaluating.module(inputs), warm_up=warm_up, calls=batches, watch=_named(watch, "forward")
         )
-    training = settle(network.train(), shape, engine)
+    training = _settled(network.train(), shape, engine)
     both = time_calls(
-        lambda: _forward_backward(training.module, images),
+        lambda: _forward_backward(training.module, inputs),
         warm_up=warm_up,
         calls=batches,
         watch=_named(watch, "forward and backward"),
@@ -148,23 +170,58 @@ def measure_training(
     acceleration = settle(copy, batch_shape, engine, obstacle=needs_torch(recipe))
     task = Classification(tuple(map(str, range(classes))), recipe.loss, recipe.label_smoothing)
     learner = Learner(copy, task, recipe, acceleration.card, batch_shape)
+    step = _timed_steps(learner, _noise(recipe, channels, side, classes), watch)
+    return TrainingTime(step, recipe.batch_size, images, epochs, acceleration.card.name)
+
+
+def measure_autoencoder_training(
+    network: Autoencoder, recipe: Recipe, *, rows: int, epochs: int | None, watch: Progress | None = None
+) -> TrainingTime:
+    """Take a few real steps of an autoencoder's training, on noise and with a copy, and say how long all would take.
+
+    Args:
+        network: the autoencoder.
+        recipe: how it is trained.
+        rows: that an epoch has.
+        epochs: how many there are; None where that is not known.
+        watch: told after each step.
+    """
+    from convatlas.tasks.reconstruct.task import Reconstruction
+    from convatlas.training.feed import Feed
+
+    copy = deepcopy(network).train()
+    card = EngineCard()
+    learner = Learner(copy, Reconstruction(baseline=1.0), recipe, card, (recipe.batch_size, network.columns))
+    noise = torch.randn(2 * recipe.batch_size, network.columns, generator=torch.Generator().manual_seed(0))
+    step = _timed_steps(learner, Feed.of_rows(noise, noise, recipe).train, watch)
+    return TrainingTime(step, recipe.batch_size, rows, epochs, card.name, shown="rows")
+
+
+def _timed_steps(learner: Learner, noise: AnyBatches, watch: Progress | None) -> Timing:
     learner.model.train()
-    batches = _endless(_noise(recipe, channels, side, classes))
-    rate = recipe.learning_rate / 1000  # the steps lead nowhere, and need not become infinite
-    step = time_calls(
+    batches = _endless(noise)
+    rate = learner.recipe.learning_rate / 1000  # the steps lead nowhere, and need not become infinite
+    return time_calls(
         lambda: learner.step(next(batches), rate, 0, 0),
         warm_up=STEPS_TO_WARM_UP,
         calls=STEPS_TIMED,
         seconds=SECONDS_OF_STEPS,
         watch=_named(watch, "training steps"),
     )
-    return TrainingTime(step, recipe.batch_size, images, epochs, acceleration.card.name)
 
 
-def _forward_backward(network: nn.Module, images: torch.Tensor) -> None:
-    output = network(images)
-    logits = [output] if isinstance(output, torch.Tensor) else [output.logits, *output.auxiliary]
-    total = torch.stack([each.float().logsumexp(dim=-1).mean() for each in logits]).sum()
+def _settled(network: nn.Module, shape: tuple[int, ...], engine: Engine) -> Acceleration:
+    """What runs a network; the engine has kernels for images alone."""
+    return settle(network, shape, "torch" if isinstance(network, Autoencoder) else engine)
+
+
+def _forward_backward(network: nn.Module, inputs: torch.Tensor) -> None:
+    output = network(inputs)
+    if isinstance(output, ReconstructionOutput):
+        total = mean_objective(output, inputs)
+    else:
+        logits = [output] if isinstance(output, torch.Tensor) else [output.logits, *output.auxiliary]
+        total = torch.stack([each.float().logsumexp(dim=-1).mean() for each in logits]).sum()
     network.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
 
@@ -186,7 +243,7 @@ def _noise(recipe: ClassificationRecipe, channels: int, side: int, classes: int)
     )
 
 
-def _endless(batches: Batches) -> Iterator[Batch]:
+def _endless(batches: AnyBatches) -> Iterator[Batch]:
     epoch = 0
     while True:
         yield from batches.epoch(epoch)

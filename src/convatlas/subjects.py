@@ -8,15 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from convatlas.errors import InspectionError, RunError
-from convatlas.models import Classifier, create_model, list_models, model_entry, outline_model
-from convatlas.runs import Run
-from convatlas.training.recipe import ClassificationRecipe, default_recipe, parse_recipe
+from convatlas.models import (
+    Autoencoder,
+    AutoencoderEntry,
+    Classifier,
+    create_autoencoder,
+    create_model,
+    find_entry,
+    list_models,
+    outline_autoencoder,
+    outline_model,
+)
+from convatlas.models.contract import blank_input
+from convatlas.training.recipe import (
+    ClassificationRecipe,
+    Recipe,
+    ReconstructionRecipe,
+    default_recipe,
+    parse_recipe,
+    recipe_for,
+)
+
+if TYPE_CHECKING:
+    from convatlas.runs import Run
 
 PICTURE = (3, 224, 224)  # what a module of which nothing else is known is shown
 
@@ -29,14 +49,27 @@ class Subject:
     module: nn.Module  # of ours: without memory for its weights
     inputs: tuple[Any, ...]
     taps: Mapping[str, str]  # paper's name of a layer -> path of its module
-    recipe: ClassificationRecipe | None
+    recipe: Recipe | None
     network: Callable[[], nn.Module]  # the same with numbers in its weights
-    images: int | None = None  # that it is trained on, where that is known
+    images: int | None = None  # or rows: that it is trained on, where that is known
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[N, C, H, W] of the first input, where it is images."""
+        """[N, C, H, W] of the first input, where it is images; [n, columns] where it is rows."""
         return tuple(self.inputs[0].shape)
+
+    @property
+    def is_of_rows(self) -> bool:
+        """Whether it is an autoencoder, which is shown rows [n, columns]."""
+        return isinstance(self.module, Autoencoder)
+
+    def batch(self, size: int) -> tuple[int, ...]:
+        """The shape of a batch of what it is shown, images or rows.
+
+        Raises:
+            InspectionError: it is called with neither.
+        """
+        return (size, *self.shape[1:]) if self.is_of_rows else self.image_batch(size)
 
     def image_batch(self, size: int) -> tuple[int, int, int, int]:
         """The shape of a batch of its images.
@@ -57,46 +90,57 @@ def open_subject(
     *,
     image_size: int | None = None,
     num_classes: int | None = None,
+    columns: int | None = None,
 ) -> Subject:
     """Find what is to be looked into.
 
     >>> open_subject("vgg16", image_size=64).shape
     (1, 3, 64, 64)
+    >>> open_subject("autoencoder_deep", columns=12).shape
+    (1, 12)
 
     Args:
         what: a registered network, a run, "path.py:factory", where calling ``factory()`` gives a module, or a pair of a
             module and an example of its input; or a module itself.
         example: a tensor, several for a module that takes several, or the shape of one image: (3, 224, 224).
-        image_size, num_classes: of a registered network; its own when left out.
+        image_size, num_classes: of a registered classifier; its own when left out.
+        columns: of the rows of a registered autoencoder; its own when left out.
 
     Raises:
-        UnknownNameError, ImageSizeError: as ``create_model``.
+        UnknownNameError, ImageSizeError, ConvatlasError: as ``create_model`` and ``create_autoencoder``.
         RunError: a directory that is no run.
         InspectionError: a file that gives no module, an example that cannot be one, or a choice that the subject does
             not leave.
     """
     text = what if isinstance(what, str) else ""
-    if text in list_models():
+    if text in list_models(task=None):
         _refuse(text, "a network by name", example=example)
-        return _registered(text, image_size, num_classes)
-    _refuse(text or type(what).__name__, "what is no network by name", image_size=image_size, num_classes=num_classes)
+        return _registered(text, image_size=image_size, num_classes=num_classes, columns=columns)
+    chosen = {"image_size": image_size, "num_classes": num_classes, "columns": columns}
+    _refuse(text or type(what).__name__, "what is no network by name", **chosen)
     if isinstance(what, nn.Module):
         return _of_module(type(what).__name__, what, example)
     path, _, factory = text.rpartition(":")
     if path.endswith(".py"):
         return _of_factory(Path(path), factory, example)
     _refuse(text or type(what).__name__, "a run, whose card says it", example=example)
+    return _of_run(_opened(what))
+
+
+def _opened(what: str | Path | Run) -> Run:
+    from convatlas.runs import Run
+
     if isinstance(what, Run):
-        return _of_run(what)
+        return what
     text = str(what)
     if text.endswith(".py"):
         raise InspectionError(f"{text} may hold several modules; name the function that makes one: {text}:FUNCTION")
     if Path(text).exists() or "/" in text:
-        return _of_run(Run.open(text))
+        return Run.open(text)
     try:
-        return _of_run(Run.open(text))  # by its name under runs/
+        return Run.open(text)  # by its name under runs/
     except RunError:
-        model_entry(text)  # raises: no such network, with the nearest names
+        find_entry(text)  # raises: no such network, with the nearest names
         raise
 
 
@@ -130,33 +174,56 @@ def _refuse(name: str, kind: str, **given: object) -> None:
             raise InspectionError(f"{what} cannot be chosen for {kind}: leave it out; received {what} for {name}")
 
 
-def _registered(name: str, image_size: int | None, num_classes: int | None) -> Subject:
-    entry = model_entry(name)
+def _registered(name: str, *, image_size: int | None, num_classes: int | None, columns: int | None) -> Subject:
+    entry = find_entry(name)
+    if isinstance(entry, AutoencoderEntry):
+        _refuse(name, "an autoencoder of rows", image_size=image_size, num_classes=num_classes)
+        return _registered_autoencoder(entry, columns)
+    _refuse(name, "a classifier of images", columns=columns)
     model = outline_model(name, image_size=image_size, num_classes=num_classes)
     recipe = default_recipe(entry.recipe, mirror=True)
     build = partial(create_model, name, image_size=image_size, num_classes=num_classes, seed=recipe.seed)
-    return _of_classifier(name, model, recipe, build)
+    return _of_network(name, model, recipe, build)
+
+
+def _registered_autoencoder(entry: AutoencoderEntry, columns: int | None) -> Subject:
+    recipe = recipe_for(entry.recipe, ReconstructionRecipe)
+    build = partial(create_autoencoder, entry.name, columns=columns, seed=recipe.seed)
+    return _of_network(entry.name, outline_autoencoder(entry.name, columns=columns), recipe, build)
 
 
 def _of_run(run: Run) -> Subject:
-    card = run.card.model
-    recipe = parse_recipe(run.card.recipe, str(run.path / "card.json"), ClassificationRecipe)
-    subject = _of_classifier(card.name, outline_model(**card.model_dump()), recipe, run.model)
+    from convatlas.runs import AutoencoderRun, ClassifierRun
+
+    where = str(run.path / "card.json")
+    if isinstance(run, AutoencoderRun):
+        rows, card = run.card.data.counts, run.card.model
+        outline = outline_autoencoder(card.name, columns=card.columns, **card.settings)
+        recipe: Recipe = parse_recipe(run.card.recipe, where, ReconstructionRecipe)
+        return replace(_of_network(card.name, outline, recipe, run.model), images=rows.get("fit"))
+    if not isinstance(run, ClassifierRun):
+        raise InspectionError(f"{run.path} is of the task {run.card.task}, whose networks cannot be looked into")
+    recipe = parse_recipe(run.card.recipe, where, ClassificationRecipe)
+    subject = _of_network(run.card.model.name, outline_model(**run.card.model.model_dump()), recipe, run.model)
     return replace(subject, images=run.card.data.counts["train"])
 
 
-def _of_classifier(name: str, model: Classifier, recipe: ClassificationRecipe, build: Callable[[], nn.Module]) -> Subject:
-    image = torch.zeros(1, model.in_channels, model.image_size, model.image_size, device="meta")
-    return Subject(name, model, (image,), {tap: where.module for tap, where in model.taps.items()}, recipe, build)
+def _of_network(name: str, model: Classifier | Autoencoder, recipe: Recipe, build: Callable[[], nn.Module]) -> Subject:
+    return Subject(name, model, (blank_input(model, "meta"),), _taps(model), recipe, build)
+
+
+def _taps(module: nn.Module) -> dict[str, str]:
+    if not isinstance(module, Classifier | Autoencoder):
+        return {}
+    return {tap: where.module for tap, where in module.taps.items()}
 
 
 def _of_module(name: str, module: nn.Module, example: torch.Tensor | Sequence[Any] | None) -> Subject:
-    taps = {tap: where.module for tap, where in module.taps.items()} if isinstance(module, Classifier) else {}
-    if example is None and isinstance(module, Classifier):
-        example = (module.in_channels, module.image_size, module.image_size)
+    if example is None and isinstance(module, Classifier | Autoencoder):
+        example = blank_input(module)
     like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.empty(0))
     inputs = tuple(_placed(each, like) for each in example_input(example))
-    return Subject(name, module, inputs, taps, None, lambda: module)
+    return Subject(name, module, inputs, _taps(module), None, lambda: module)
 
 
 def _placed(example: Any, like: torch.Tensor) -> Any:

@@ -38,6 +38,25 @@ def test_json_of_a_family(convatlas: Command) -> None:
     assert all(each["training_peak_bytes"] > each["inference_peak_bytes"] for each in records)
 
 
+def test_autoencoders_beside_each_other(convatlas: Command) -> None:
+    answer = convatlas("compare-models", "autoencoder", "--columns", 12, "--batch", 4, "--no-speed")
+    assert answer.code == 0, answer.err
+    lines = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert lines[0] == "network input parameters MACs depth training memory inference memory"
+    assert lines[2].startswith("autoencoder_deep 12 columns 8.5 k 8.3 k 4 ")
+    assert "Field" not in answer.out
+    assert "Top-1" not in answer.out
+
+
+def test_an_autoencoder_beside_a_classifier(convatlas: Command) -> None:
+    both = ("compare-models", "autoencoder_plain", "lenet5", "--batch", 4, "--batches", 2, "--engine", "torch")
+    lines = [" ".join(line.split()) for line in convatlas(*both).out.splitlines()]
+    assert lines[0].startswith("network input parameters MACs depth field training memory inference memory forward/s")
+    assert lines[1].startswith("autoencoder_plain 29 columns 2.4 k 2.3 k 2 - ")
+    records = json.loads(convatlas(*both, "--json").out)
+    assert [(each["image_size"], each["columns"]) for each in records] == [(None, 29), (28, None)]
+
+
 def test_a_plot(convatlas: Command, tmp_path: Path) -> None:
     plot = tmp_path / "bubbles.svg"
     answer = convatlas("compare-models", "vgg11", "resnet18", "--batch", 2, "--no-speed", "--plot", plot)
@@ -66,6 +85,9 @@ def test_the_plot_pairs_an_accuracy_with_the_image_size_it_was_published_for(
         (["vgg61"], "there is no model named 'vgg61'"),
         (["tests"], "there is no model named 'tests'"),  # a folder is no network
         (["vgg16", "--engine", "fast"], "there is no engine named 'fast'"),
+        (["autoencoder_plain", "--image-size", 28], "image_size cannot be chosen for an autoencoder of rows"),
+        (["lenet5", "--columns", 28], "columns cannot be chosen for a classifier of images"),
+        (["autoencoder", "--plot", "p.svg"], "none of these networks has a published ImageNet"),
         (["lenet5", "--plot", "p.svg"], "none of these networks has a published ImageNet"),
         (["vgg16", "--plot", "p.gif"], "--plot draws .png, .svg, .pdf"),
     ],

@@ -135,9 +135,42 @@ def test_the_time_of_a_training(convatlas: Command) -> None:
     assert 2 <= time["steps_timed"] <= 20
 
 
+def test_an_autoencoder_has_no_columns_that_are_of_images(convatlas: Command) -> None:
+    answer = convatlas("inspect", "autoencoder_deep", "--columns", 12, "--batch", 4)
+    assert answer.code == 0, answer.err
+    lines = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert lines[0] == "autoencoder_deep (input 1x12)"
+    assert any("to train with batches of 4" in line for line in lines)
+    assert "layer paper type output parameters MACs activation" in lines
+    assert "encoder.relu2 code ReLU 40 160 B" in lines
+    markdown = convatlas("inspect", "autoencoder_deep", "--batch", 4, "--markdown").out
+    assert "| Layer | Paper's name | Type | Output | Parameters | MACs | Activation |" in markdown
+    assert "| --- | --- | --- | ---: | ---: | ---: | ---: |\n" in markdown
+    record = json.loads(convatlas("inspect", "autoencoder_deep", "--batch", 4, "--json").out)
+    assert record["parameters"] == 11_269
+    assert record["memory"]["planned_for"].endswith("contiguous")
+    assert {layer["receptive_field"] for layer in record["layers"]} == {None}
+
+
+def test_the_time_of_an_autoencoder_s_training(convatlas: Command) -> None:
+    answer = convatlas("inspect", "autoencoder_plain", "--time", "--rows", 1000, "--batch", 8, "--json")
+    assert answer.code == 0, answer.err
+    time = json.loads(answer.out)["training_time"]
+    assert time["rows"] == 1000
+    assert "images" not in time
+    assert time["epoch_seconds"] == pytest.approx(time["step_seconds"] * 125)
+    assert "rows/s" in convatlas("inspect", "autoencoder_plain", "--time", "--rows", 100, "--batch", 8).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["autoencoder_deep", "--image-size", 28], "image_size cannot be chosen for an autoencoder of rows"),
+        (["autoencoder_deep", "--classes", 2], "num_classes cannot be chosen for an autoencoder of rows"),
+        (["vgg16", "--columns", 3], "columns cannot be chosen for a classifier of images"),
+        (["autoencoder_deep", "--time", "--images", 9], "is shown rows, not images: use --rows 9"),
+        (["vgg16", "--time", "--rows", 9], "is shown images, not rows: use --images 9"),
+        (["autoencoder_deep", "--rows", 9], "--rows is for the time of a training; add --time"),
         (["vgg61"], "there is no model named 'vgg61'"),
         (["vgg16", "--image-size", 16], "needs images of at least 32x32"),
         (["vgg16", "--input", "3;4"], "--input takes the shape of an image"),

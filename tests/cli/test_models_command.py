@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from convatlas.cli.models import folded, print_catalogue, print_page
-from convatlas.models import describe_models, list_models
-from convatlas.models.catalogue import LayerDescription, model_page
+from convatlas.models import describe_autoencoders, describe_models, list_models
+from convatlas.models.catalogue import LayerDescription, autoencoder_page, model_page
 
 Command = Callable[..., Any]
 
@@ -32,7 +32,7 @@ def squeezed(text: str) -> list[str]:
 def test_json_is_the_list_of_descriptions(convatlas: Command) -> None:
     answer = convatlas("models", "--json")
     assert answer.code == 0
-    assert json.loads(answer.out) == describe_models()
+    assert json.loads(answer.out) == [*describe_models(), *describe_autoencoders()]
 
 
 def test_the_list_has_a_line_a_network_under_its_family_and_papers(convatlas: Command) -> None:
@@ -50,9 +50,11 @@ def test_the_list_has_a_line_a_network_under_its_family_and_papers(convatlas: Co
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_list_fits_the_terminal(width: int) -> None:
-    lines = printed(lambda console: print_catalogue(describe_models(), console), width)
+    every = [*describe_models(), *describe_autoencoders()]
+    lines = printed(lambda console: print_catalogue(every, console), width)
     assert max(map(len, lines)) <= width
-    assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(list_models())
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(list_models(task=None))
+    assert any(line.endswith("MACs: multiply-adds of one image or one row. Top-1: percent.") for line in lines)
 
 
 def test_a_narrow_terminal_has_no_recipes_but_the_published_figures() -> None:
@@ -63,6 +65,35 @@ def test_a_narrow_terminal_has_no_recipes_but_the_published_figures() -> None:
 def test_a_family_by_its_name_is_listed(convatlas: Command) -> None:
     assert convatlas("models", "vgg").out == convatlas("models", "--family", "vgg").out
     assert json.loads(convatlas("models", "vgg", "--json").out) == describe_models("vgg")
+
+
+def test_autoencoders_are_listed_with_their_columns(convatlas: Command) -> None:
+    lines = squeezed(convatlas("models", "autoencoder").out)
+    assert lines[0] == "network input params MACs recipe"
+    assert "autoencoder_plain 29 columns 2.4 k 2.3 k autoencoder-plain" in lines
+    assert "7 networks. MACs: multiply-adds of one row." in lines
+    assert lines[-1] == "convatlas train NETWORK --data TABLE"
+    assert json.loads(convatlas("models", "autoencoder", "--json").out) == describe_autoencoders()
+
+
+def test_a_page_tells_what_is_known_of_an_autoencoder(convatlas: Command) -> None:
+    answer = convatlas("models", "autoencoder_sparse")
+    lines = squeezed(answer.out)
+    for line in (
+        "autoencoder_sparse (family autoencoder, 2011)",
+        "row 29 columns; any number of them",
+        "settings activation=relu, sparsity=3e-05",
+        "parameters 11,269 (11.3 k)",
+        "layer output parameters module",
+        "row 29",
+        "code 40 3,240 encoder.relu2",
+        "rebuilt 29 2,349 decoder.output",
+        "next convatlas train autoencoder_sparse --data TABLE",
+    ):
+        assert line in lines
+    page = json.loads(convatlas("models", "autoencoder_sparse", "--json").out)
+    assert page.pop("recipe_about").startswith("Default for autoencoders")
+    assert page == autoencoder_page("autoencoder_sparse")
 
 
 def test_a_network_with_the_name_of_its_family_has_its_page(convatlas: Command) -> None:

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from convatlas.errors import InspectionError
 from convatlas.inspection.ledger import STEP
 from convatlas.inspection.memory import Precision, largest_batch, plan_memory
-from convatlas.models import create_model, outline_model
+from convatlas.models import create_autoencoder, create_model, list_models, outline_autoencoder, outline_model
 
 Step = Callable[[], object]
 
@@ -80,12 +80,17 @@ def sgd(module: nn.Module) -> torch.optim.Optimizer:
 
 
 def measured_peaks(
-    module: nn.Module, images: Tensor, make: Callable[[nn.Module], torch.optim.Optimizer], precision: Precision
+    module: nn.Module,
+    images: Tensor,
+    make: Callable[[nn.Module], torch.optim.Optimizer],
+    precision: Precision,
+    loss_of: Callable[[Any, Tensor], Tensor] | None = None,
 ) -> tuple[int, int]:
     """The most bytes that PyTorch has allocated at once, predicting and in two training steps."""
     module = copy.deepcopy(module).to(memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
     optimizer = make(module)
+    loss_of = loss_of or usual_loss
 
     def cast() -> Any:
         return torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext()
@@ -99,7 +104,7 @@ def measured_peaks(
         module.train()
         for _ in range(2):
             with cast():
-                loss = loss_of(module(images))
+                loss = loss_of(module(images), images)
             loss.backward()
             del loss
             optimizer.step()
@@ -109,7 +114,7 @@ def measured_peaks(
     return held + allocated(predict), held + allocated(train)
 
 
-def loss_of(output: Any) -> Tensor:
+def usual_loss(output: Any, _images: Tensor) -> Tensor:
     floats = [leaf.float() for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     labels = torch.zeros(len(floats[0]), dtype=torch.int64)
     losses = [functional.cross_entropy(leaf, labels) if leaf.dim() == 2 else leaf.sum() for leaf in floats]
@@ -149,6 +154,20 @@ def test_plans_are_what_pytorch_allocates(case: str) -> None:
     inference, training = measured_peaks(module, torch.randn(shape), optimizer, precision)
     assert plan.training_peak_bytes == pytest.approx(training, rel=0.015)
     assert plan.inference_peak_bytes == pytest.approx(inference, rel=0.015)
+
+
+def rebuilding(output: Any, rows: Tensor) -> Tensor:
+    return functional.mse_loss(output.rebuilt, rows) + output.penalty / len(rows)
+
+
+@pytest.mark.parametrize("name", list_models(task="reconstruct"))
+def test_plans_of_autoencoders_by_their_own_loss(name: str) -> None:
+    rows, adam = torch.randn(2_000, 29), lambda module: torch.optim.Adam(module.parameters())
+    plan = plan_memory(outline_autoencoder(name), rows.shape, optimizer=adam, layout="contiguous", loss=rebuilding)
+    inference, training = measured_peaks(create_autoencoder(name, seed=0), rows, adam, "float32", rebuilding)
+    assert plan.training_peak_bytes == pytest.approx(training, rel=0.015)
+    assert plan.inference_peak_bytes == pytest.approx(inference, rel=0.015)
+    assert not plan.not_counted
 
 
 @pytest.mark.slow

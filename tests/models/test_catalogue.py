@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 from convatlas.errors import UnknownNameError
-from convatlas.models import Classifier, Tap, describe_models, list_models, model_entry
-from convatlas.models.catalogue import describe_taps, differences, main_output, model_page
+from convatlas.models import (
+    Classifier,
+    Tap,
+    describe_autoencoders,
+    describe_models,
+    find_entry,
+    list_models,
+    model_entry,
+)
+from convatlas.models.catalogue import autoencoder_page, describe_taps, differences, main_output, model_page
+from convatlas.models.registry import AutoencoderDescription
 
 
 class Branched(Classifier):
@@ -91,6 +100,24 @@ def test_the_page_holds_the_network_s_line_of_the_list() -> None:
     assert description.items() <= model_page("vgg11_bn").items()
 
 
+@pytest.mark.parametrize("description", describe_autoencoders(), ids=lambda each: each["name"])
+def test_the_page_of_an_autoencoder_adds_up(description: AutoencoderDescription) -> None:
+    page = autoencoder_page(description["name"])
+    assert description.items() <= page.items()
+    assert sum(layer["parameters"] for layer in (*page["taps"], page["output"])) == page["parameters"]
+    assert page["output"]["shape"] == [page["columns"]]
+    assert page["about"].startswith("Autoencoders of rows: ")
+    assert len(page["siblings"]) == len(describe_autoencoders()) - 1
+    assert len(page["differences"]) >= 2
+
+
+def test_a_classifier_has_no_page_as_an_autoencoder() -> None:
+    with pytest.raises(UnknownNameError, match="vgg16 is a classifier of images"):
+        autoencoder_page("vgg16")
+    with pytest.raises(UnknownNameError, match="autoencoder_plain is an autoencoder of rows"):
+        model_page("autoencoder_plain")
+
+
 def test_siblings_are_the_rest_of_the_family() -> None:
     page = model_page("alexnet_2012")
     assert [sibling["name"] for sibling in page["siblings"]] == ["alexnet", "alexnet_mnist"]
@@ -123,7 +150,7 @@ def test_differences_end_where_the_indentation_does() -> None:
 def test_every_section_of_differences_is_about_a_network_of_its_file() -> None:
     """A heading that names no network would be left out of every page."""
     names_of: dict[str, set[str]] = {}
-    for entry in map(model_entry, list_models()):
+    for entry in map(find_entry, list_models(task=None)):
         module = getattr(entry.build, "func", entry.build).__module__  # of the class, or of a partial of it
         names_of.setdefault(sys.modules[module].__doc__ or "", set()).update({entry.name, entry.family})
     for document, names in names_of.items():

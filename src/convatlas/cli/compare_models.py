@@ -11,6 +11,8 @@ import typer
 from convatlas.cli.text import Row, aligned, print_lines, rounded
 from convatlas.errors import ConvatlasError
 
+OF_IMAGES = ("field", "published top-1")  # columns that have no meaning for rows
+
 if TYPE_CHECKING:
     from convatlas.examination import Comparison
     from convatlas.inspection.timing import Timing
@@ -24,9 +26,12 @@ def compare_models(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images; by default each network's.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a batch, planned and timed.")] = 32,
+    columns: Annotated[
+        int | None, typer.Option(min=1, help="Columns of the rows of autoencoders; by default each one's.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images or rows in a batch, planned and timed.")] = 32,
     batches: Annotated[int, typer.Option(min=2, help="Timed batches, after 10 to warm up.")] = 100,
-    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure images a second on this machine.")] = True,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure images or rows a second here.")] = True,
     engine: Annotated[str, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")] = "auto",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw published accuracy against MACs: .svg, .png or .pdf.")
@@ -50,6 +55,7 @@ def compare_models(
         one_by_one = compared(
             wanted,
             image_size=image_size,
+            columns=columns,
             batch_size=batch,
             batches=batches if speed else None,
             engine=known_engine(engine),
@@ -72,10 +78,10 @@ def compare_models(
 
 def _with_families(names: Sequence[str]) -> list[str]:
     """Networks as named, families as their networks."""
-    from convatlas.models import list_models, model_entry
+    from convatlas.models import find_entry, list_models
 
-    networks = list_models()
-    families = {model_entry(name).family for name in networks}
+    networks = list_models(task=None)
+    families = {find_entry(name).family for name in networks}
     return [
         network
         for name in names
@@ -85,15 +91,22 @@ def _with_families(names: Sequence[str]) -> list[str]:
 
 def _refuse_what_cannot_be_drawn(names: Sequence[str], path: Path) -> None:
     """Before anything is measured."""
-    from convatlas.models import model_entry
     from convatlas.reports.figures import SUFFIXES
 
     if path.suffix.lower() not in SUFFIXES:
         raise ConvatlasError(f"--plot draws {', '.join(SUFFIXES)}; received {path}")
-    if not any(_on_imagenet(model_entry(name).published) for name in names):
+    if not any(_on_imagenet(_published(name)) for name in names):
         raise ConvatlasError(
             "none of these networks has a published ImageNet accuracy to draw. `convatlas models` lists who has"
         )
+
+
+def _published(name: str) -> Published | None:
+    """An accuracy, which only classifiers have."""
+    from convatlas.models import AutoencoderEntry, find_entry
+
+    entry = find_entry(name)
+    return None if isinstance(entry, AutoencoderEntry) else entry.published
 
 
 def _on_imagenet(published: Published | None) -> bool:
@@ -102,7 +115,7 @@ def _on_imagenet(published: Published | None) -> bool:
 
 def _draw(names: Sequence[str], path: Path) -> None:
     """Published accuracy against the multiply-adds of the image size that it was published for."""
-    from convatlas.models import describe_models, model_entry
+    from convatlas.models import describe_models
     from convatlas.reports.bubbles import BubbleRow, bubble_figure
     from convatlas.reports.figures import save_figure
 
@@ -116,7 +129,7 @@ def _draw(names: Sequence[str], path: Path) -> None:
             parameters=own_size[name]["parameters"],
         )
         for name in names
-        if (published := model_entry(name).published) is not None and _on_imagenet(published)
+        if (published := _published(name)) is not None and _on_imagenet(published)
     ]
     save_figure(bubble_figure(rows), path)
 
@@ -124,13 +137,17 @@ def _draw(names: Sequence[str], path: Path) -> None:
 def _print_table(found: Sequence[Comparison], batch: int) -> None:
     from convatlas.cli.console import wide_console
 
-    timed = any(each.speed for each in found)
+    timed, of_rows = any(each.speed for each in found), any(each.columns for each in found)
+    of_images = any(each.image_size for each in found)
+    rate = "/s" if of_rows and of_images else ", rows/s" if of_rows else ", images/s"
     heading = (
-        "network", "image", "parameters", "MACs", "depth", "field", "training memory", "inference memory",
-        *(("forward, images/s", "forward and backward, images/s") if timed else ()), "published top-1",
+        "network", "input" if of_rows else "image", "parameters", "MACs", "depth", "field", "training memory",
+        "inference memory", *((f"forward{rate}", f"forward and backward{rate}") if timed else ()), "published top-1",
     )  # fmt: skip
+    kept = [place for place, name in enumerate(heading) if of_images or name not in OF_IMAGES]
+    rows = [tuple(row[place] for place in kept) for row in (heading, *(_row(each, timed) for each in found))]
     console = wide_console()
-    first, *lines = aligned([heading, *(_row(each, timed) for each in found)], right=range(2, 10 if timed else 8))
+    first, *lines = aligned(rows, right=range(2, len(kept) - of_images))  # published accuracies are words
     print_lines(console, first, style="bold")
     print_lines(console, *lines, "")
     for line in _notes(found, batch):
@@ -138,11 +155,16 @@ def _print_table(found: Sequence[Comparison], batch: int) -> None:
 
 
 def _notes(found: Sequence[Comparison], batch: int) -> Iterator[str]:
-    yield "Parameters and MACs: of a prediction of one image; heads that only training uses count in memory and speed."
+    of_images, of_rows = any(each.image_size for each in found), any(each.columns for each in found)
+    shown = " or one ".join((*(("image",) if of_images else ()), *(("row",) if of_rows else ())))
+    heads = "; heads that only training uses count in memory and speed" if of_images else ""
+    yield f"Parameters and MACs: of a prediction of one {shown}{heads}."
     yield "Depth: layers that multiply by weights on the longest path, gates included."
-    yield "Field: receptive field, in pixels, of the last map of several positions."
+    if of_images:
+        yield "Field: receptive field, in pixels, of the last map of several positions."
     yield f"Memory: tensors of a batch of {batch}, planned, with the optimizer of the recipe."
-    yield "Top-1: percent, as published for the network's own image size."
+    if of_images:
+        yield "Top-1: percent, as published for the network's own image size."
     speeds = [each.speed for each in found if each.speed]
     if speeds:
         from convatlas.runs import describe_environment
@@ -162,11 +184,11 @@ def _row(each: Comparison, timed: bool) -> Row:
     speeds = (_rate(each.speed.forward, each), _rate(each.speed.forward_backward, each)) if each.speed else ("-", "-")
     return (
         each.name,
-        f"{each.image_size}x{each.image_size}",
+        f"{each.columns} columns" if each.columns else f"{each.image_size}x{each.image_size}",
         rounded(each.parameters),
         rounded(each.macs) if each.macs is not None else "?",
         str(each.depth),
-        "x".join(map(str, each.receptive_field)) if each.receptive_field else "?",
+        "x".join(map(str, each.receptive_field)) if each.receptive_field else "-" if each.columns else "?",
         in_bytes(each.memory.training_peak_bytes) if each.memory else "?",
         in_bytes(each.memory.inference_peak_bytes) if each.memory else "?",
         *(speeds if timed else ()),
@@ -175,9 +197,11 @@ def _row(each: Comparison, timed: bool) -> Row:
 
 
 def _rate(timing: Timing, each: Comparison) -> str:
-    """Images a second, and what a batch takes."""
+    """Images or rows a second, and what a batch takes."""
     rate, milliseconds = each.batch_size / timing.mean, 1000 * timing.mean
-    return f"{rate:,.1f} ({milliseconds:,.1f} +/- {1000 * timing.deviation:,.1f} ms)"
+    digits = 1 if milliseconds >= 1 else 3
+    spread = f"{milliseconds:,.{digits}f} +/- {1000 * timing.deviation:,.{digits}f} ms"
+    return f"{rate:,.{1 if rate < 100_000 else 0}f} ({spread})"
 
 
 def _records(found: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -188,6 +212,7 @@ def _records(found: Sequence[Comparison]) -> list[dict[str, Any]]:
             "name": each.name,
             "family": each.family,
             "image_size": each.image_size,
+            "columns": each.columns,
             "parameters": each.parameters,
             "macs": each.macs,
             "depth": each.depth,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 64  # of a table whose depth was not asked for
 WIDE = 112  # columns from which a terminal has room for the whole table
 HEADING = ("layer", "paper", "type", "output", "parameters", "MACs", "field", "jump", "activation")
+OF_IMAGES = ("field", "jump")  # columns that have no meaning for another input
+LEFT_OUT_WHERE_NARROW = ("jump", "activation")  # --json and --csv have them
 
 
 def inspect(
@@ -34,11 +36,12 @@ def inspect(
     ],
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the images, for a network by name.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes, for a network by name.")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns of a row, for an autoencoder by name.")] = None,
     shape: Annotated[
         str | None, typer.Option("--input", metavar="C,H,W", help="Shape of an image, for a module of your own.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images in a training batch; the recipe's by default.")
+        int | None, typer.Option(min=1, help="Images or rows in a training batch; the recipe's by default.")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop; the recipe's by default.")] = None,
     precision: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Of the memory's plan.")] = "float32",
@@ -51,6 +54,7 @@ def inspect(
     images: Annotated[
         int | None, typer.Option(min=1, help="Training images for --time; a run's own, or else 50,000.")
     ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="The same of an autoencoder: its training rows.")] = None,
     depth: Annotated[
         int | None,
         typer.Option(min=1, help="In the table and in Markdown, fold layers deeper than this."),
@@ -70,7 +74,14 @@ def inspect(
 ) -> None:
     """Tell the truth about a network before training: shapes, parameters, cost, receptive field, memory, time."""
     _refuse_what_does_not_go_together(
-        field=field, image=image, layer=layer, images=images, time=time, as_json=as_json, as_markdown=as_markdown
+        field=field,
+        image=image,
+        layer=layer,
+        images=images,
+        rows=rows,
+        time=time,
+        as_json=as_json,
+        as_markdown=as_markdown,
     )
 
     from convatlas.cli.console import print_json
@@ -82,7 +93,8 @@ def inspect(
     from convatlas.subjects import open_subject
 
     with redirect_stdout(sys.stderr):  # what a person's own file prints is not part of the answer
-        subject = open_subject(what, _parse_shape(shape), image_size=image_size, num_classes=classes)
+        subject = open_subject(what, _parse_shape(shape), image_size=image_size, num_classes=classes, columns=columns)
+        _refuse_what_it_is_not_shown(subject, images=images, rows=rows)
         inspection = inspect_subject(
             subject,
             batch_size=batch,
@@ -94,7 +106,7 @@ def inspect(
     written = _write_files(record, csv=csv, diagram=diagram, bars=bars)
     if field is not None and picture is not None:
         written.append(_write_field(record, field, picture, layer))
-    lasting = _measured(subject, batch, optimizer, images) if time else None
+    lasting = _measured(subject, batch, optimizer, images or rows) if time else None
     if as_json:
         print_json(record | ({"training_time": _time_record(lasting)} if lasting else {}))
     elif as_markdown:
@@ -113,6 +125,7 @@ def _refuse_what_does_not_go_together(
     image: Path | None,
     layer: Sequence[str] | None,
     images: int | None,
+    rows: int | None,
     time: bool,
     as_json: bool,
     as_markdown: bool,
@@ -123,8 +136,18 @@ def _refuse_what_does_not_go_together(
         raise ConvatlasError("--image and --layer are for the picture of receptive fields; name it with --field FILE")
     if images is not None and not time:
         raise ConvatlasError("--images is for the time of a training; add --time")
+    if rows is not None and not time:
+        raise ConvatlasError("--rows is for the time of a training; add --time")
     if as_markdown and (as_json or time):
         raise ConvatlasError("--markdown prints the layers; leave out --json and --time")
+
+
+def _refuse_what_it_is_not_shown(subject: Subject, *, images: int | None, rows: int | None) -> None:
+    """Before anything runs."""
+    if images is not None and subject.is_of_rows:
+        raise ConvatlasError(f"{subject.name} is shown rows, not images: use --rows {images}")
+    if rows is not None and not subject.is_of_rows:
+        raise ConvatlasError(f"{subject.name} is shown images, not rows: use --images {rows}")
 
 
 def _parse_shape(text: str | None) -> tuple[int, ...] | None:
@@ -186,7 +209,7 @@ def _measured(subject: Subject, batch: int | None, optimizer: str | None, images
 def _time_record(lasting: TrainingTime) -> dict[str, Any]:
     return {
         "batch_size": lasting.batch_size,
-        "images": lasting.images,
+        lasting.shown: lasting.images,
         "epochs": lasting.epochs,
         "steps_timed": lasting.step.calls,
         "step_seconds": lasting.step.mean,
@@ -211,11 +234,13 @@ def _print_page(record: InspectedModel, depth: int | None, lasting: TrainingTime
     deepest = max((row["depth"] for row in record["layers"]), default=1)
     shown = depth or _readable_depth(record, deepest)
     is_image = len(record["input_shape"]) == 4
-    rows = [HEADING, *(_row(row, is_image) for row in folded_to_depth(record, shown))]
+    left_out = {*(() if is_image else OF_IMAGES)}
     if console.is_terminal and console.width < WIDE:
-        rows = [row[:-2] for row in rows]  # without jump and activation, which --json and --csv have
+        left_out |= {*LEFT_OUT_WHERE_NARROW}
+    kept = [place for place, name in enumerate(HEADING) if name not in left_out]
+    rows = [HEADING, *(_row(row, is_image) for row in folded_to_depth(record, shown))]
     print_lines(console, "")
-    first, *lines = aligned(rows, right=range(3, len(HEADING)))
+    first, *lines = aligned([tuple(row[place] for place in kept) for row in rows], right=range(3, len(kept)))
     print_lines(console, first, style="bold")
     print_lines(console, *lines, "")
     if shown < deepest:
@@ -293,13 +318,13 @@ def _memory_facts(record: InspectedModel) -> Iterator[tuple[str, str]]:
 
 
 def _time_facts(lasting: TrainingTime) -> Iterator[tuple[str, str]]:
-    step = lasting.step
+    step, shown = lasting.step, lasting.shown
     yield (
         "time",
-        f"{step.mean:.3g} s a step of {lasting.batch_size} images (+/- {step.deviation:.2g} s, n = {step.calls}), "
-        f"{lasting.batch_size / step.mean:,.0f} images/s, by {lasting.engine}",
+        f"{step.mean:.3g} s a step of {lasting.batch_size} {shown} (+/- {step.deviation:.2g} s, n = {step.calls}), "
+        f"{lasting.batch_size / step.mean:,.0f} {shown}/s, by {lasting.engine}",
     )
-    epoch = f"{duration(lasting.epoch_seconds)} an epoch of {lasting.images:,} images"
+    epoch = f"{duration(lasting.epoch_seconds)} an epoch of {lasting.images:,} {lasting.shown}"
     whole = f", {duration(lasting.seconds)} for {lasting.epochs} epochs" if lasting.seconds is not None else ""
     error = f"{lasting.relative_error:.0%}".replace("%", " %")
     yield (

@@ -15,13 +15,17 @@ from convatlas.errors import ConvatlasError, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convatlas.models import ModelDescription
-    from convatlas.models.catalogue import LayerDescription, ModelPage
+    from convatlas.models import AutoencoderDescription, ModelDescription
+    from convatlas.models.catalogue import AutoencoderPage, LayerDescription, ModelPage
     from convatlas.models.registry import PublishedDescription
+
+    Description = ModelDescription | AutoencoderDescription
+    Page = ModelPage | AutoencoderPage
 
 WIDE = 100  # columns from which the list has room for the recipes
 MOST_LAYERS = 30  # a longer table has its runs of equal layers folded
 SHORTEST_RUN = 4
+DATA = {"classify": "FOLDER", "reconstruct": "TABLE"}  # what a network of a task is trained on
 
 
 def models(
@@ -32,23 +36,24 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """List the networks, or tell everything about one: layers, sizes, paper, recipe."""
-    from convatlas.models import describe_models, list_models, model_entry
+    from convatlas.models import describe_autoencoders, describe_models, find_entry, list_models
 
     if name is not None and family is not None:
         raise ConvatlasError(f"models takes a name or --family; received {name!r} and --family {family}")
-    networks = list_models()
+    networks = list_models(task=None)
     if name in networks:
         show_page(name, as_json)
         return
-    families = {model_entry(network).family for network in networks}
+    families = {find_entry(network).family for network in networks}
     if name is not None and name not in families:
         raise unknown_name(
             "network or family", name, [*networks, *families.difference(networks)], see="convatlas models"
         )
-    show_catalogue(describe_models(name or family), as_json)
+    listed = name or family
+    show_catalogue([*describe_models(listed), *describe_autoencoders(listed)], as_json)
 
 
-def show_catalogue(descriptions: Sequence[ModelDescription], as_json: bool) -> None:
+def show_catalogue(descriptions: Sequence[Description], as_json: bool) -> None:
     """The networks, for a person or a program."""
     from convatlas.cli.console import print_json, wide_console
 
@@ -61,10 +66,11 @@ def show_catalogue(descriptions: Sequence[ModelDescription], as_json: bool) -> N
 def show_page(name: str, as_json: bool) -> None:
     """One network, for a person or a program."""
     from convatlas.cli.console import print_json, wide_console
-    from convatlas.models.catalogue import model_page
+    from convatlas.models import list_models
+    from convatlas.models.catalogue import autoencoder_page, model_page
     from convatlas.training.recipe import load_recipe
 
-    page = model_page(name)
+    page: Page = model_page(name) if name in list_models(task="classify") else autoencoder_page(name)
     about = load_recipe(page["recipe"]).about
     if as_json:
         print_json({**page, "recipe_about": about})
@@ -72,11 +78,14 @@ def show_page(name: str, as_json: bool) -> None:
         print_page(page, about, wide_console())
 
 
-def print_catalogue(descriptions: Sequence[ModelDescription], console: Console) -> None:
+def print_catalogue(descriptions: Sequence[Description], console: Console) -> None:
     """A line a network under its family and the family's papers; no line is wider than the console."""
     wide = console.width >= WIDE
-    heading = ("network", "image", "params", "MACs", *(["recipe"] if wide else []), "published top-1")
-    rows = [_catalogue_row(model, wide) for model in descriptions]
+    tasks = {model["task"] for model in descriptions}
+    published = ["published top-1"] if "classify" in tasks else []
+    shown = "image" if tasks == {"classify"} else "input"
+    heading = ("network", shown, "params", "MACs", *(["recipe"] if wide else []), *published)
+    rows = [_catalogue_row(model, wide)[: len(heading)] for model in descriptions]
     first, *lines = (_cut(f"  {line}", console.width) for line in aligned([heading, *rows], right=(2, 3)))
     print_lines(console, first, style="bold")
     for family in dict.fromkeys(model["family"] for model in descriptions):
@@ -85,24 +94,35 @@ def print_catalogue(descriptions: Sequence[ModelDescription], console: Console) 
         for place, paper in enumerate(papers):
             print_lines(console, f"{'' if place else family:12}{paper}", style="bold")
         print_lines(console, *(line for _, line in members), "")
+    examples = " or one ".join(word for task, word in (("classify", "image"), ("reconstruct", "row")) if task in tasks)
+    top_1 = " Top-1: percent." if "classify" in tasks else ""
+    count = f"{len(lines)} network{'' if len(lines) == 1 else 's'}."
+    trains = [f"convatlas train NETWORK --data {data}" for task, data in DATA.items() if task in tasks]
     print_lines(
         console,
-        f"{len(lines)} network{'' if len(lines) == 1 else 's'}. MACs: multiply-adds of one image. Top-1: percent.",
+        f"{count} MACs: multiply-adds of one {examples}.{top_1}",
         "",
         "next        convatlas models NETWORK",
-        "            convatlas train NETWORK --data FOLDER",
+        *(f"            {train}" for train in trains),
     )
 
 
-def _catalogue_row(model: ModelDescription, wide: bool) -> Row:
+def _catalogue_row(model: Description, wide: bool) -> Row:
     return (
         model["name"],
-        f"{model['in_channels']}x{model['image_size']}x{model['image_size']}",
+        _input(model),
         rounded(model["parameters"]),
         rounded(model["macs"]),
         *([model["recipe"]] if wide else []),
-        _short_published(model["published"], model["paper"]),
+        _short_published(model["published"], model["paper"]) if model["task"] == "classify" else "-",
     )
+
+
+def _input(model: Description) -> str:
+    """One image, or the columns of a row."""
+    if model["task"] == "reconstruct":
+        return f"{model['columns']} columns"
+    return f"{model['in_channels']}x{model['image_size']}x{model['image_size']}"
 
 
 def _short_published(published: PublishedDescription | None, paper: str) -> str:
@@ -118,7 +138,7 @@ def _same_paper(source: str, paper: str) -> bool:
     return paper.startswith(words[0]) and words[-1].isdigit() and words[-1] in paper
 
 
-def print_page(page: ModelPage, recipe_about: str, console: Console) -> None:
+def print_page(page: Page, recipe_about: str, console: Console) -> None:
     """One network: what it brought, its figures, its table, and what to do with it."""
     width = min(console.width, READABLE)
     origin = ", ".join(str(part) for part in (f"family {page['family']}", page["year"]) if part)
@@ -138,39 +158,50 @@ def print_page(page: ModelPage, recipe_about: str, console: Console) -> None:
             f"{each['name']} ({rounded(each['parameters'])})".replace(" ", UNBROKEN) for each in page["siblings"]
         )
         print_lines(console, labelled("siblings", siblings, width), "")
+    make = "models.create_autoencoder" if page["task"] == "reconstruct" else "create_model"
+    size = "columns=12" if page["task"] == "reconstruct" else "num_classes=10"
     print_lines(
         console,
-        f"next        convatlas train {page['name']} --data FOLDER",
-        f'python      convatlas.create_model("{page["name"]}", num_classes=10)',
+        f"next        convatlas train {page['name']} --data {DATA[page['task']]}",
+        f'python      convatlas.{make}("{page["name"]}", {size})',
     )
 
 
-def _facts(page: ModelPage, recipe_about: str) -> Iterator[tuple[str, str]]:
-    side, smallest = page["image_size"], page["minimum_size"]
+def _facts(page: Page, recipe_about: str) -> Iterator[tuple[str, str]]:
     yield "paper", page["paper"]
     yield "brought", page["brought"]
-    yield (
-        "image",
-        f"{page['in_channels']}x{side}x{side}; any from {smallest}x{smallest} up ({page['minimum_reason']})",
-    )
-    yield "classes", f"{page['num_classes']}"
+    yield from _input_facts(page)
     yield "parameters", f"{page['parameters']:,} ({rounded(page['parameters'])})"
     if page["auxiliary_parameters"]:
         yield "", f"{page['auxiliary_parameters']:,} more in auxiliary heads, which only training uses"
     if page["buffers"]:
         yield "", f"{page['buffers']:,} numbers in buffers, which are not trained"
-    yield "MACs", f"{page['macs']:,} ({rounded(page['macs'])} multiply-adds of one image)"
-    if published := page["published"]:
+    shown = "row" if page["task"] == "reconstruct" else "image"
+    yield "MACs", f"{page['macs']:,} ({rounded(page['macs'])} multiply-adds of one {shown})"
+    if page["task"] == "classify" and (published := page["published"]):
         yield "published", f"{published['accuracy']:g} % top-1 on {published['data']} ({published['source']})"
     yield "recipe", f"{page['recipe']}: {recipe_about}"
 
 
-def _layer_rows(page: ModelPage) -> list[Row]:
-    side, layers = page["image_size"], [*page["taps"], page["output"]]
-    image = ("image", f"{page['in_channels']}x{side}x{side}", "", "")
+def _input_facts(page: Page) -> Iterator[tuple[str, str]]:
+    if page["task"] == "reconstruct":
+        yield "row", f"{page['columns']} columns; any number of them"
+        yield "settings", ", ".join(f"{name}={value}" for name, value in page["settings"].items())
+        return
+    side, smallest = page["image_size"], page["minimum_size"]
+    yield (
+        "image",
+        f"{page['in_channels']}x{side}x{side}; any from {smallest}x{smallest} up ({page['minimum_reason']})",
+    )
+    yield "classes", f"{page['num_classes']}"
+
+
+def _layer_rows(page: Page) -> list[Row]:
+    layers = [*page["taps"], page["output"]]
+    shown = ("row", f"{page['columns']}", "", "") if page["task"] == "reconstruct" else ("image", _input(page), "", "")
     if len(layers) <= MOST_LAYERS:
-        return [image, *(_layer_row([layer]) for layer in layers)]
-    return [image, *(_layer_row(run) for run in folded(layers))]
+        return [shown, *(_layer_row([layer]) for layer in layers)]
+    return [shown, *(_layer_row(run) for run in folded(layers))]
 
 
 def folded(layers: Sequence[LayerDescription]) -> Iterator[Sequence[LayerDescription]]:

@@ -38,6 +38,7 @@ from convatlas.inspection.workspaces import Workspaces
 
 Precision = Literal["float32", "bfloat16"]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+Loss = Callable[[Any, Tensor], Tensor]  # of what a network returns in training, and of what it was shown
 Layout = Literal["channels_last", "contiguous"]
 
 FORMATS: dict[Layout, torch.memory_format] = {
@@ -56,7 +57,7 @@ class Breakdown:
 
     weights: int
     buffers: int
-    inputs: int  # the images
+    inputs: int  # the images, or the rows
     gradients: int  # of weights
     optimizer_state: int
     activations: int  # what the forward pass has made and the backward pass has not used up
@@ -151,6 +152,7 @@ def plan_memory(
     precision: Precision = "float32",
     layout: Layout = "channels_last",
     runner: Runner | None = None,
+    loss: Loss | None = None,
 ) -> MemoryPlan:
     """What a network takes to predict and to train, on this CPU.
 
@@ -164,11 +166,14 @@ def plan_memory(
         precision: "bfloat16" for mixed precision by ``torch.autocast``.
         layout: of images, and of weights with four dimensions.
         runner: what runs it; PyTorch when left out.
+        loss: what training makes smaller; as ``Rehearsal`` has it when left out.
 
     Raises:
         InspectionError: the network cannot run without numbers, or not on such a batch; nothing is guessed then.
     """
-    rehearsal = Rehearsal(module, batch, optimizer=optimizer, precision=precision, layout=layout, runner=runner)
+    rehearsal = Rehearsal(
+        module, batch, optimizer=optimizer, precision=precision, layout=layout, runner=runner, loss=loss
+    )
     return rehearsal.plan(len(batch) if isinstance(batch, Tensor) else batch[0])
 
 
@@ -215,7 +220,8 @@ class Rehearsal:
     """A network's training and prediction, gone through without numbers; to be planned for any batch.
 
     A training step is: forward, loss, backward, a step of the optimizer, gradients dropped. The loss is the cross
-    entropy of every float [N, classes] that the network returns, and the sum of whatever other floats there are.
+    entropy of every float [N, classes] that the network returns, and the sum of whatever other floats there are, unless
+    another one is given.
 
     >>> rehearsal = Rehearsal(torchvision.models.resnet50(), (32, 3, 224, 224))            # doctest: +SKIP
     >>> [rehearsal.plan(images).training_peak_bytes for images in (32, 64, 128)]           # doctest: +SKIP
@@ -232,8 +238,10 @@ class Rehearsal:
         precision: Precision = "float32",
         layout: Layout = "channels_last",
         runner: Runner | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self._module = module
+        self._loss = loss or _usual_loss
         self._shape = tuple(batch.shape[1:] if isinstance(batch, Tensor) else batch[1:])
         self._dtype = batch.dtype if isinstance(batch, Tensor) else torch.float32
         self._make_optimizer = optimizer or _sgd
@@ -314,7 +322,8 @@ class Rehearsal:
     def _passes(self, batch: int) -> tuple[_Pass, _Pass]:
         stand_in = _StandIn(self._module, self._runner.trained, FORMATS[self._layout], self._corrections)
         images = stand_in.images((batch, *self._shape), self._dtype)
-        return stand_in.predict(images, self._autocast), stand_in.train(images, self._autocast, self._make_optimizer)
+        predicting = stand_in.predict(images, self._autocast)
+        return predicting, stand_in.train(images, self._autocast, self._make_optimizer, self._loss)
 
     def _prediction_by_runner(self, batch: int) -> int | None:
         """The peak of a prediction by something else than PyTorch: found by predicting a few images."""
@@ -531,7 +540,7 @@ class _StandIn:
             hook.remove()
         return _Pass(len(images), ledger.moments, {}, 0, sum(sizes))
 
-    def train(self, images: Tensor, autocast: bool, make_optimizer: MakeOptimizer) -> _Pass:
+    def train(self, images: Tensor, autocast: bool, make_optimizer: MakeOptimizer, loss_of: Loss) -> _Pass:
         """A step of training: the optimizer steps twice by the same gradients, once without its state, once with it."""
         self._network.train()
         self._trained.train()
@@ -543,7 +552,7 @@ class _StandIn:
         with torch.enable_grad(), self._kept_by(Ledger(self._corrections), self._trained, images) as ledger:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(ledger.enter_gradient)  # type: ignore[no-untyped-call]
-            loss = _loss(_forward(self._trained, images, autocast))
+            loss = loss_of(_forward(self._trained, images, autocast), images)
             ledger.note_activations()
             loss.backward()  # type: ignore[no-untyped-call]
             del loss
@@ -641,7 +650,7 @@ def _garbage_left() -> Iterator[None]:
             gc.enable()
 
 
-def _loss(output: Any) -> Tensor:
+def _usual_loss(output: Any, _images: Tensor) -> Tensor:
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     if not leaves:
         raise InspectionError("it returns no floating-point tensor to make a loss of")

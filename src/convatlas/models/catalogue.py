@@ -15,8 +15,18 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from convatlas.models.contract import Classifier
-from convatlas.models.registry import ModelDescription, describe_models, list_models, model_entry, outline_model
+from convatlas.models.contract import Autoencoder, Classifier, blank_input
+from convatlas.models.registry import (
+    AutoencoderDescription,
+    ModelDescription,
+    autoencoder_entry,
+    describe_autoencoders,
+    describe_models,
+    list_models,
+    model_entry,
+    outline_autoencoder,
+    outline_model,
+)
 
 
 class LayerDescription(TypedDict):
@@ -50,6 +60,17 @@ class ModelPage(ModelDescription):
     differences: list[str]
 
 
+class AutoencoderPage(AutoencoderDescription):
+    """What ``convatlas models NAME`` tells of an autoencoder with its own number of columns."""
+
+    about: str  # the family's file in a line
+    brought: str
+    taps: list[LayerDescription]
+    output: LayerDescription  # the rebuilt rows, which have no tap
+    siblings: list[Sibling]
+    differences: list[str]
+
+
 def model_page(name: str) -> ModelPage:
     """Everything that is known of a network; it is built without memory for its weights.
 
@@ -67,7 +88,7 @@ def model_page(name: str) -> ModelPage:
     entry, model = model_entry(name), outline_model(name)
     family = {each["name"]: each for each in describe_models(entry.family)}
     description = family[name]
-    document = sys.modules[type(model).__module__].__doc__ or ""  # python -OO leaves none
+    document = _document_of(model)
     taps = describe_taps(model)
     return ModelPage(
         **description,
@@ -88,15 +109,52 @@ def model_page(name: str) -> ModelPage:
     )
 
 
+def autoencoder_page(name: str) -> AutoencoderPage:
+    """Everything that is known of an autoencoder; it is built without memory for its weights.
+
+    >>> page = autoencoder_page("autoencoder_plain")
+    >>> page["taps"][0]
+    {'name': 'code', 'module': 'encoder.relu1', 'shape': [40], 'parameters': 1200}
+    >>> page["output"]
+    {'name': 'rebuilt', 'module': 'decoder.output', 'shape': [29], 'parameters': 1189}
+
+    Raises:
+        UnknownNameError: no autoencoder has that name; the nearest are named.
+    """
+    entry, model = autoencoder_entry(name), outline_autoencoder(name)
+    family = {each["name"]: each for each in describe_autoencoders(entry.family)}
+    document, taps = _document_of(model), describe_taps(model)
+    return AutoencoderPage(
+        **family[name],
+        about=first_paragraph(document),
+        brought=entry.brought,
+        taps=taps,
+        output=LayerDescription(
+            name="rebuilt",
+            module=model.output_name,
+            shape=[model.columns],
+            parameters=family[name]["parameters"] - sum(tap["parameters"] for tap in taps),
+        ),
+        siblings=[
+            Sibling(name=other, parameters=each["parameters"]) for other, each in family.items() if other != name
+        ],
+        differences=differences(document, {name, entry.family}),
+    )
+
+
+def _document_of(model: nn.Module) -> str:
+    return sys.modules[type(model).__module__].__doc__ or ""  # python -OO leaves none
+
+
 def main_output(model: Classifier) -> str:
     """Path of the layer that makes the logits; the others of ``output_names`` are in auxiliary heads."""
     return [path for path in model.output_names if path.partition(".")[0] not in model.auxiliary_heads][-1]
 
 
-def describe_taps(model: Classifier) -> list[LayerDescription]:
+def describe_taps(model: Classifier | Autoencoder) -> list[LayerDescription]:
     """The taps in the paper's order, each with the parameters of what runs between the tap before and it.
 
-    One image goes through, on whatever device the network is: on the meta device it costs no arithmetic.
+    One image or row goes through, on whatever device the network is: on the meta device it costs no arithmetic.
     """
     tap_of = {model.get_submodule(tap.module): name for name, tap in model.taps.items()}
     parameters = dict.fromkeys(model.taps, 0)
@@ -113,9 +171,8 @@ def describe_taps(model: Classifier) -> list[LayerDescription]:
             since_last_tap = 0
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
-    device = next(model.parameters()).device
     with torch.no_grad():
-        model.eval()(torch.zeros(1, model.in_channels, model.image_size, model.image_size, device=device))
+        model.eval()(blank_input(model))
     for hook in hooks:
         hook.remove()
     return [

@@ -1,4 +1,7 @@
-"""What every classifier answers, whatever its family; tests/models/test_contract.py holds every network to it."""
+"""What every network answers, whatever its family: a classifier of images, and an autoencoder of rows.
+
+tests/models/test_contract.py holds every classifier to it, tests/models/test_autoencoders.py every autoencoder.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ import torch
 from torch import nn
 
 from convatlas.layers import initialize
+
+#: What may be said of an autoencoder beside its columns: a choice by name, or a number.
+Setting = str | float
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,13 @@ class TrainingOutput(NamedTuple):
     logits: torch.Tensor  # [N, num_classes]
     auxiliary: tuple[torch.Tensor, ...]  # the same, of each head
     weight: float
+
+
+class ReconstructionOutput(NamedTuple):
+    """What an autoencoder returns in training mode: the penalty is added to the summed loss of the same rows."""
+
+    rebuilt: torch.Tensor  # [n, columns]
+    penalty: torch.Tensor  # a scalar, summed over the rows; 0 where the network has none
 
 
 class Classifier(nn.Module):
@@ -215,3 +228,71 @@ class TrunkClassifier(Classifier):
             if name in self.heads_after:
                 auxiliary.append(getattr(self, self.heads_after[name])(maps))
         return TrainingOutput(self.head(maps), tuple(auxiliary), self.auxiliary_weight)
+
+
+class Autoencoder(nn.Module):
+    """Rows in, the same rows out, through fewer or dearer numbers: float [n, columns] -> float [n, columns].
+
+    >>> from convatlas.models import create_autoencoder
+    >>> model = create_autoencoder("autoencoder_deep", columns=12).eval()
+    >>> code = model.encode(torch.zeros(2, 12))
+    >>> code.shape, model.decode(code).shape
+    (torch.Size([2, 40]), torch.Size([2, 12]))
+    >>> model.taps["code"]
+    Tap(module='encoder.relu2', shape=(40,))
+    >>> model.train()(torch.zeros(2, 12)).penalty
+    tensor(0.)
+    """
+
+    taps: Mapping[str, Tap]
+    """The name of each inner layer -> where it is. The rebuilt rows, which are what the network returns, have no
+    tap."""
+
+    output_name: str
+    """Path of the layer whose output are the rebuilt rows."""
+
+    settings: Mapping[str, Setting]
+    """What may be chosen about it beside the columns, as it was chosen."""
+
+    def __init__(self, *, columns: int) -> None:
+        super().__init__()
+        self.columns = columns
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [n, columns] -> their code [n, units]."""
+        raise NotImplementedError
+
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
+        """Code [n, units] -> rows [n, columns]."""
+        raise NotImplementedError
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor | ReconstructionOutput:
+        """Rows [n, columns] -> rebuilt rows [n, columns]; in training, with what is to be added to the loss."""
+        if self.training:
+            return self.rebuild_in_training(rows)
+        return self.decode(self.encode(rows))
+
+    def rebuild_in_training(self, rows: torch.Tensor) -> ReconstructionOutput:
+        """Rows [n, columns] -> the same, rebuilt, and the penalty. Chance comes from torch's own generators."""
+        rebuilt = self.decode(self.encode(rows))
+        return ReconstructionOutput(rebuilt, rebuilt.new_zeros(()))
+
+    def initialize(self) -> None:
+        """Set every parameter and every buffer to where training starts from, on whatever device they are.
+
+        Here: as Keras does, Glorot's uniform weights and no biases.
+        """
+        initialize(self, "glorot_uniform")
+
+
+def blank_input(network: Classifier | Autoencoder, device: torch.device | str | None = None) -> torch.Tensor:
+    """One image or one row of zeros, as the network takes it, where its weights are unless a device is named.
+
+    >>> from convatlas.models import outline_model
+    >>> blank_input(outline_model("lenet5")).shape
+    torch.Size([1, 1, 28, 28])
+    """
+    place = next(network.parameters()).device if device is None else device
+    if isinstance(network, Autoencoder):
+        return torch.zeros(1, network.columns, device=place)
+    return torch.zeros(1, network.in_channels, network.image_size, network.image_size, device=place)

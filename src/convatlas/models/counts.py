@@ -17,13 +17,13 @@ from typing import TypedDict, cast
 
 import torch
 
-from convatlas.models.contract import Classifier
+from convatlas.models.contract import Autoencoder, Classifier, blank_input
 
 FILE = "counts.json"
 
 
 class Counts(TypedDict):
-    """Numbers of one network at its own size. ``macs``: multiply-adds of one image, evaluated."""
+    """Numbers of one network at its own size. ``macs``: multiply-adds of one image or one row, evaluated."""
 
     parameters: int
     auxiliary_parameters: int
@@ -38,7 +38,7 @@ def shipped_counts() -> dict[str, Counts]:
     return cast("dict[str, Counts]", json.loads(text))
 
 
-def count(model: Classifier) -> Counts:
+def count(model: Classifier | Autoencoder) -> Counts:
     """The numbers of a network, which may be on the meta device.
 
     Multiply-adds are those of convolutions and matrix products, as papers count them: half of what torch's
@@ -46,12 +46,11 @@ def count(model: Classifier) -> Counts:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    like = next(model.parameters())
-    image = torch.zeros(1, model.in_channels, model.image_size, model.image_size, device=like.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(image)
+        model.eval()(blank_input(model))
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    auxiliary = sum(size for name, size in sizes.items() if name.split(".")[0] in model.auxiliary_heads)
+    heads = model.auxiliary_heads if isinstance(model, Classifier) else ()
+    auxiliary = sum(size for name, size in sizes.items() if name.split(".")[0] in heads)
     return Counts(
         parameters=sum(sizes.values()) - auxiliary,
         auxiliary_parameters=auxiliary,
@@ -62,8 +61,9 @@ def count(model: Classifier) -> Counts:
 
 def write_counts() -> None:
     """Count every registered network and write the file."""
-    from convatlas.models import list_models, outline_model
+    from convatlas.models import list_models, outline_autoencoder, outline_model
 
-    counts = {name: count(outline_model(name)) for name in list_models()}
+    counts = {name: count(outline_model(name)) for name in list_models(task="classify")}
+    counts |= {name: count(outline_autoencoder(name)) for name in list_models(task="reconstruct")}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in counts.items())
     (Path(__file__).parent / FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

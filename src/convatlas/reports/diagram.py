@@ -129,7 +129,8 @@ def _items(model: InspectedModel, rows: Sequence[LayerRow]) -> list[Item]:
     """Boxes and frames, between the image and the output."""
     boxes = fused_boxes(rows)
     items = frames(rows, boxes)
-    image = Box([-1], "end", (0,), path="image", shape=tuple(model["input_shape"][1:]))
+    shown = "image" if len(model["input_shape"]) == 4 else "input"
+    image = Box([-1], "end", (0,), path=shown, shape=tuple(model["input_shape"][1:]))
     for box in boxes:
         if box.reads_input:
             box.sources.append(image)

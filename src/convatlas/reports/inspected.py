@@ -80,6 +80,7 @@ COLUMNS = (
     "name", "tap", "type", "detail", "call", "calls", "output_shape", "parameters", "frozen_parameters", "buffers",
     "macs", "flops", "receptive_field", "jump", "centre", "activation_bytes", "unknown_operators", "sources",
 )  # fmt: skip
+FIRST_NUMBER = 3  # column of a table in Markdown: those before it are names
 
 
 def layers_csv(model: InspectedModel) -> str:
@@ -105,19 +106,26 @@ def layers_markdown(model: InspectedModel, depth: int | None = None) -> str:
     """
     rows: Sequence[LayerRow] = model["layers"] if depth is None else folded_to_depth(model, depth)
     header = ("Layer", "Paper's name", "Type", "Output", "Parameters", "MACs", "Receptive field", "Jump", "Activation")
+    of_images = ("Receptive field", "Jump")  # left out where the input is something else
+    is_image = len(model["input_shape"]) == 4
+    kept = [place for place, name in enumerate(header) if is_image or name not in of_images]
     return "\n".join(
         [
             f"# {_escaped(model['model'])}",
             "",
             *totals_in_words(model),
             "",
-            f"| {' | '.join(header)} |",
-            "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-            *(f"| {' | '.join(_markdown_cells(row))} |" for row in rows),
+            _markdown_line([header[place] for place in kept]),
+            _markdown_line([("---" if place < FIRST_NUMBER else "---:") for place in kept]),
+            *(_markdown_line([_markdown_cells(row)[place] for place in kept]) for row in rows),
             "",
             *_unknown_in_words(model),
         ]
     )
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def totals_in_words(model: InspectedModel) -> list[str]:
