@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from convatlas.acceleration import Engine, settle
-from convatlas.data.batches import Batch, Batches
+from convatlas.data.batch import Batch
+from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import InspectionError
