@@ -125,9 +125,10 @@ def test_numbers_come_back_in_their_own_units(values: list[float], scaling: Any)
     encoding = RowEncoding.fit(frame, scaling)
     rows = encoding.encode(frame)
     assert np.isfinite(rows).all()
-    back = [float(encoding.decode_column(row, 0)) for row in rows]
+    near = np.abs(rows[:, 0]) < FARTHEST
+    back = np.array([float(encoding.decode_column(row, 0)) for row in rows])
     spread = max(map(abs, values)) + np.ptp(values)
-    assert np.allclose(back, values, atol=1e-5 * spread + 1e-30, rtol=1e-5)
+    assert np.allclose(back[near], np.array(values)[near], atol=1e-5 * spread + 1e-30, rtol=1e-5)
 
 
 def test_several_columns_are_read_back_each_from_its_place() -> None:

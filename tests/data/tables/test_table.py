@@ -224,6 +224,11 @@ def test_a_column_that_there_is_not_is_answered_with_the_nearest(tmp_path: Path)
         open_table(payments()[["fraud"]], label="fraud")
 
 
+def test_a_dataframe_of_lists_is_refused() -> None:
+    with pytest.raises(DataError, match="column 'a' holds what is neither number nor text"):
+        open_table(pd.DataFrame({"a": [[1], [2]]}))
+
+
 def test_a_text_file_and_its_packed_copy_are_the_same_content(tmp_path: Path) -> None:
     plain = written(payments(), tmp_path / "p.csv")
     packed = tmp_path / "q.csv.gz"

@@ -91,7 +91,7 @@ class NumberColumn(BaseModel):
         """The value that encoded numbers, [width], stand for."""
         if self.has_missing and numbers[1] > 0.5:
             return MISSING
-        return _number_text(_sum(float(numbers[0]) * self.scale, self.centre))
+        return number_text(_sum(float(numbers[0]) * self.scale, self.centre))
 
 
 class CategoryColumn(BaseModel):
@@ -238,7 +238,7 @@ class RowEncoding(BaseModel):
             return MISSING
         if self.columns[column].kind == "number":
             try:
-                return _number_text(float(value))
+                return number_text(float(value))
             except (TypeError, ValueError):
                 pass
         return _text(text_of(value))
@@ -319,7 +319,12 @@ def _no_number(column: Series[Any], name: str, first_row: int) -> DataError:
     return DataError(f"column {shown_name(name)} holds no numbers, and the network was trained on numbers there")
 
 
-def _number_text(number: float) -> str:
+def number_text(number: float) -> str:
+    """A number as a person reads it; a whole one without a fraction.
+
+    >>> number_text(3.0), number_text(-0.123456789)
+    ('3', '-0.123457')
+    """
     whole = math.isfinite(number) and number == int(number) and abs(number) < 1e15
     return str(int(number)) if whole else f"{number:.6g}"
 
