@@ -100,18 +100,27 @@ def _pieces(path: Path, watch: Callable[[bytes], Any] | None) -> Iterator[bytes]
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    allowance = Allowance(path)
+    is_packed = path.name.lower().endswith(".gz")
+    if is_packed:
+        _require_no_bomb(path)
     with open_regular(path) as file:
-        stream: Any = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
+        stream: Any = gzip.GzipFile(fileobj=file) if is_packed else file
         block = _unpacked(stream, path)
         if block.startswith(_UTF_16):
             raise DataError(f"{path} is in UTF-16. Save it as UTF-8")
         block = block.removeprefix(_BYTE_ORDER)
         while block:
-            if stream is not file:
-                allowance.count_bytes(len(block))
             yield block
             block = _unpacked(stream, path)
+
+
+def _require_no_bomb(path: Path) -> None:
+    """Unpack it once and keep nothing: that takes a fraction of the time and memory of reading what it holds."""
+    with open_regular(path) as file:
+        allowance = Allowance(path)
+        stream: Any = gzip.GzipFile(fileobj=file)
+        while block := _unpacked(stream, path):
+            allowance.count_bytes(len(block))
 
 
 def _unpacked(stream: IO[bytes], path: Path) -> bytes:

@@ -22,7 +22,7 @@ from convatlas.errors import DataError, first_of, shortened
 from convatlas.files import expanded, open_regular
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 IN_MEMORY = "memory"  # the location of rows that came from no file
 ROWS_AT_ONCE = 65_536  # of a Parquet file that is read whole
@@ -201,14 +201,16 @@ def _read_delimited(path: Path, text: Sequence[str]) -> tuple[DataFrame, str]:
     pieces = list(delimited.read_delimited(path, text, digest.update))
     if not pieces:
         return pandas.DataFrame(), ""
-    mixed = [name for name in pieces[0].columns if name not in text and _is_mixed(pieces, name)]
+    mixed = [name for name in pieces[0].columns if name not in text and _is_mixed([piece[name] for piece in pieces])]
     if mixed:
         pieces = list(delimited.read_delimited(path, [*text, *mixed]))
     return pandas.concat(pieces, ignore_index=True), digest.hexdigest()
 
 
-def _is_mixed(pieces: list[DataFrame], name: str) -> bool:
-    kinds = {kind_of(piece[name]) for piece in pieces} - {"empty"}
+def _is_mixed(pieces: list[Series[Any]]) -> bool:
+    if all(piece.dtype.kind in "iuf" for piece in pieces):  # nearly all are, and this is fast
+        return False
+    kinds = {kind_of(piece) for piece in pieces} - {"empty"}
     return len(kinds) > 1 or "truth" in kinds
 
 
