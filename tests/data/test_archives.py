@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from image_sets import make_folder, picture
 
+from convatlas.data import allowance
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.readers import archive
@@ -163,7 +164,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_and_leaves_nothing(
     tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(archive, "RATIO_COUNTS_FROM", 2**20)
+    monkeypatch.setattr(allowance, "RATIO_COUNTS_FROM", 2**20)
     folder = make_folder(tmp_path / "bomb", {"cats": 1})
     (folder / "cats/zeros.png").write_bytes(bytes(8 * 2**20))
     path = pack(folder, tmp_path / name)
@@ -173,7 +174,7 @@ def test_a_bomb_is_refused_and_leaves_nothing(
 
 
 def test_hidden_members_count_against_the_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "RATIO_COUNTS_FROM", 2**20)
+    monkeypatch.setattr(allowance, "RATIO_COUNTS_FROM", 2**20)
     folder = make_folder(tmp_path / "bomb", {"cats": 1, "dogs": 1})
     (folder / ".zeros").write_bytes(bytes(8 * 2**20))
     for name in ("bomb.zip", "bomb.tar.xz"):
@@ -184,7 +185,7 @@ def test_hidden_members_count_against_the_bounds(tmp_path: Path, monkeypatch: py
 def test_what_follows_the_last_member_counts_against_the_bounds(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "RATIO_COUNTS_FROM", 2**20)
+    monkeypatch.setattr(allowance, "RATIO_COUNTS_FROM", 2**20)
     plain = pack(pets, tmp_path / "p.tar").read_bytes()
     path = tmp_path / "padded.tar.xz"
     path.write_bytes(lzma.compress(plain + bytes(8 * 2**20)))
@@ -196,12 +197,12 @@ def test_total_size_and_number_of_members_are_bounded(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pack(pets, tmp_path / "p.tar")
-    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
+    monkeypatch.setattr(allowance, "MAX_BYTES", 1000)
     with pytest.raises(DataError, match="refused as a bomb"):
         open_source(path)
     monkeypatch.undo()
     monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(allowance, "MAX_MEMBERS", 3)
     with pytest.raises(DataError, match="more than 3 members"):
         open_source(path)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from convatlas.data.augmentation import Augmentation, ColourJitter, Cutout, Flip, PCAColour, RandomResizedCrop, Shift
-from convatlas.data.batches import Batch, Batches, Place
+from convatlas.data.batch import Batch, Place
+from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 

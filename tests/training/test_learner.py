@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from convatlas.acceleration import EngineCard
-from convatlas.data.batches import Batch
+from convatlas.data.batch import Batch
 from convatlas.errors import TrainingError
 from convatlas.tasks.classify.task import Classification
 from convatlas.training import learner

@@ -12,7 +12,8 @@ import numpy as np
 
 from convatlas import files
 from convatlas.acceleration import Engine, known_engine
-from convatlas.data.batches import Batches, Place
+from convatlas.data.batch import Place
+from convatlas.data.batches import Batches
 from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray

@@ -6,7 +6,6 @@ Images stay unsigned bytes until the last moment; on a GPU that has room, they a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,35 +14,12 @@ from torch import Tensor
 
 from convatlas.data.augment import Draws, augment, needs_colours
 from convatlas.data.augmentation import Augmentation
+from convatlas.data.batch import AUGMENTATION, ORDER, Batch, Place, generator, share_of
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.statistics import ColourBasis, colour_basis
 
 SHARE_OF_DEVICE_MEMORY = 0.4  # that images may take of what is free; the network needs the rest
-
-ORDER, AUGMENTATION = 1, 2  # streams of random numbers: the same key gives each other draws
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One process's share of a batch: images float32 [n, C, s, s], channels last, and their labels int64 [n].
-
-    ``global_size`` is the number of images that all processes together have in it. With ten crops, images are
-    [n, 10, C, s, s].
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    global_size: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where batches are wanted: on which device, and in which process, ``rank`` of ``world`` that share every batch."""
-
-    device: torch.device
-    rank: int = 0
-    world: int = 1
 
 
 class Batches:
@@ -107,7 +83,7 @@ class Batches:
         order = self._order(epoch)
         for step in range(start, len(self)):
             indices = order[step * self._batch_size : (step + 1) * self._batch_size]
-            share = _share(len(indices), self._place.rank, self._place.world)
+            share = share_of(len(indices), self._place.rank, self._place.world)
             images = self._images(indices[share])
             if self._augmentation:
                 images = self._augmented(images, epoch, step, len(indices), share)
@@ -117,10 +93,10 @@ class Batches:
     def _order(self, epoch: int) -> np.typing.NDArray[np.int64]:
         if not self._shuffle:
             return np.arange(len(self._array))
-        return torch.randperm(len(self._array), generator=_generator(ORDER, self._seed, epoch)).numpy()
+        return torch.randperm(len(self._array), generator=generator(ORDER, self._seed, epoch)).numpy()
 
     def _augmented(self, images: Tensor, epoch: int, step: int, total: int, share: slice) -> Tensor:
-        draws = Draws(_generator(AUGMENTATION, self._seed, epoch, step), total, share, self._device)
+        draws = Draws(generator(AUGMENTATION, self._seed, epoch, step), total, share, self._device)
         return augment(images, self._augmentation, self._preprocessing.crop, draws, self._colours)
 
     def _images(self, indices: np.typing.NDArray[np.int64]) -> Tensor:
@@ -153,12 +129,3 @@ class Batches:
             images[start : start + len(chunk)] = torch.from_numpy(chunk).to(self._device)
             start += len(chunk)
         return images
-
-
-def _share(total: int, rank: int, world: int) -> slice:
-    return slice(total * rank // world, total * (rank + 1) // world)
-
-
-def _generator(*key: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(seed)

@@ -7,8 +7,8 @@ from typing import Self
 
 from torch import Tensor
 
+from convatlas.data.batch import Place
 from convatlas.data.batches import Batches as ImageBatches
-from convatlas.data.batches import Place
 from convatlas.data.dataset import Dataset
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.tables.batches import RowBatches

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from convatlas.data.batches import Batch
+from convatlas.data.batch import Batch
 from convatlas.errors import TrainingError
 from convatlas.tasks.classify.task import Classification
 

@@ -7,22 +7,13 @@ labels are class numbers from 0, [N] or [N, 1].
 
 from __future__ import annotations
 
-import lzma
-import math
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
+from convatlas.data.arrays import array_names, read_array
 from convatlas.data.memo import digest_of, file_stamp
-from convatlas.data.readers.archive import Allowance
 from convatlas.data.source import (
     ArraySplit,
     Labels,
@@ -34,15 +25,6 @@ from convatlas.data.source import (
     require_class_names,
 )
 from convatlas.errors import DataError, first_of
-from convatlas.files import require_regular
-
-ENDING = ".npy"
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-# zipfile and NumPy raise nearly anything over bytes that make no sense; RuntimeError where a member is encrypted.
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError, LookupError,
-    ArithmeticError, RuntimeError, SyntaxError, AssertionError,
-)  # fmt: skip
 
 _KEYS: dict[SplitName, tuple[tuple[str, str], ...]] = {
     "train": (("images", "labels"), ("x_train", "y_train")),
@@ -74,7 +56,7 @@ def open_npz(path: Path) -> Source:
 
 
 def _keys_by_split(path: Path) -> dict[SplitName, tuple[str, str]]:
-    present = _keys(path)
+    present = array_names(path)
     found: dict[SplitName, tuple[str, str]] = {}
     for split, pairs in _KEYS.items():
         for image_key, label_key in pairs:
@@ -88,49 +70,8 @@ def _keys_by_split(path: Path) -> dict[SplitName, tuple[str, str]]:
     return found
 
 
-def _keys(path: Path) -> set[str]:
-    with _reading(path, f"{path} is not a .npz file"), zipfile.ZipFile(path) as file:
-        return {name.removesuffix(ENDING) for name in file.namelist()}
-
-
-def _read_key(path: Path, key: str) -> Any:
-    """An array, of which the header is looked at before memory is taken for it."""
-    with _reading(path, f"{path}: {key!r} cannot be read"), zipfile.ZipFile(path) as archive:
-        name = key + ENDING if key + ENDING in archive.namelist() else key
-        with archive.open(name) as file:
-            size = _size_in_header(file)
-        if size > archive.getinfo(name).file_size:
-            raise ValueError(f"its header claims {size:,} bytes, and there are {archive.getinfo(name).file_size:,}")
-        Allowance(path).count_bytes(size)
-        with archive.open(name) as file:
-            return npy.read_array(file, allow_pickle=False)
-
-
-def _size_in_header(file: IO[bytes]) -> int:
-    """Bytes of the numbers that follow the header of a ``.npy`` file."""
-    version = npy.read_magic(file)
-    if version not in _HEADERS:
-        raise ValueError(f"it is of version {version[0]}.{version[1]}, which is not read")
-    shape, _, dtype = _HEADERS[version](file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never loaded. Save numbers or text")
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its header claims the shape {list(shape)}")
-    return math.prod(shape) * int(dtype.itemsize)
-
-
-@contextmanager
-def _reading(path: Path, complaint: str) -> Iterator[None]:
-    try:
-        require_regular(path)
-        yield
-    except _DAMAGE as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{complaint}: {reason or type(error).__name__}") from error
-
-
 def _read_images(path: Path, key: str, labels: Labels) -> tuple[Pixels, Labels]:
-    images = _read_key(path, key)
+    images = read_array(path, key)
     if images.dtype != np.uint8:
         raise DataError(
             f"{path}: {key!r} must hold unsigned bytes, 0 to 255; received {images.dtype}. Save it as uint8"
@@ -144,7 +85,7 @@ def _read_images(path: Path, key: str, labels: Labels) -> tuple[Pixels, Labels]:
 
 
 def _read_labels(path: Path, key: str) -> Labels:
-    labels = _read_key(path, key)
+    labels = read_array(path, key)
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim == 0 or labels.size != len(labels):
         raise DataError(f"{path}: {key!r} must be class numbers, [N]; received {labels.dtype} {list(labels.shape)}")
     numbers = np.asarray(labels.reshape(-1), dtype=np.int64)
@@ -154,13 +95,13 @@ def _read_labels(path: Path, key: str) -> Labels:
 
 
 def _read_classes(path: Path, highest: int, images: int) -> tuple[str, ...]:
-    if "classes" not in _keys(path):
+    if "classes" not in array_names(path):
         if highest >= images > 0:
             raise DataError(
                 f"{path}: labels must count classes from 0 without gaps; received {highest} for {images} images"
             )
         return tuple(str(number) for number in range(highest + 1))
-    names = _read_key(path, "classes")
+    names = read_array(path, "classes")
     if names.ndim != 1:
         raise DataError(f"{path}: 'classes' must be a list of names, [C]; received {list(names.shape)}")
     classes = tuple(str(name) for name in names)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.tables.encoding import RowEncoding
-from convatlas.data.tables.parts import RowParts, anomalies_in, normal_label, split_rows
+from convatlas.data.tables.encoding import RowEncoding, Scaling
+from convatlas.data.tables.labels import anomalies_in, normal_label
+from convatlas.data.tables.parts import RowParts, split_rows
 from convatlas.data.tables.table import Table
 
 USED_ROWS = 3  # a stream of random numbers: which of the rows to learn from are used
@@ -37,7 +37,7 @@ def prepare_table(
     normal: str | None = None,
     shares: tuple[float, float, float] = (0.1, 0.2, 0.2),
     used: float = 1.0,
-    scaling: Literal["none", "standard", "robust"] = "standard",
+    scaling: Scaling = "standard",
     split_seed: int = 0,
     encoding: RowEncoding | None = None,
 ) -> PreparedTable:
@@ -61,9 +61,7 @@ def prepare_table(
     """
     validation, calibration, test = shares
     anomalies = anomalies_in(table, normal)
-    parts = split_rows(
-        table, anomalies, validation=validation, calibration=calibration, test=test, seed=split_seed
-    )
+    parts = split_rows(table, anomalies, validation=validation, calibration=calibration, test=test, seed=split_seed)
     if used < 1:
         draw = np.random.default_rng((USED_ROWS, split_seed)).permutation(parts.fit)
         parts = replace(parts, fit=np.sort(draw[: max(1, round(used * len(draw)))]))
