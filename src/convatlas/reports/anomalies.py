@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NORMAL, ANOMALIES = VALIDATION, TRAIN  # the page's two colours
+WIDTH = 4.5  # inches: narrow, so that its text can be read on a phone
 MOST_COLUMNS = 12  # drawn; the page's table has the others
 DISTRIBUTIONS = (  # kind, name, colour, how much of it fills the area
     ("calibration", "calibration", MUTED, 0.0),
@@ -33,7 +34,7 @@ def score_figure(test: Mapping[str, Any]) -> Figure:
     >>> score_figure({"distributions": shares, "threshold": None}).axes[0].get_xlabel()
     'Score (mean squared error)'
     """
-    figure = new_figure(5, 3.1)
+    figure = new_figure(WIDTH, 2.9)
     axes = figure.add_subplot()
     shares = test["distributions"]
     for kind, name, colour, filled in DISTRIBUTIONS:
@@ -56,7 +57,7 @@ def precision_recall_figure(test: Mapping[str, Any]) -> Figure:
     >>> figure.axes[0].get_ylabel()
     'Precision (%)'
     """
-    figure = new_figure(5, 3.1)
+    figure = new_figure(WIDTH, 2.9)
     axes = figure.add_subplot()
     curve = {name: [100 * value for value in values] for name, values in test["precision_recall"].items()}
     axes.fill_between(curve["recall"], curve["low"], curve["high"], color=NORMAL, alpha=0.18, linewidth=0)
@@ -79,7 +80,7 @@ def threshold_figure(test: Mapping[str, Any]) -> Figure:
     >>> [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in figure.axes[0].get_legend().get_texts()]
     ['recall', 'precision at 0.2 %', 'false alarms']
     """
-    figure = new_figure(5, 3.1)
+    figure = new_figure(WIDTH, 2.9)
     axes = figure.add_subplot()
     curve = test["by_threshold"]
     stated = test["stated_prevalence"]
@@ -110,7 +111,7 @@ def rivals_figure(test: Mapping[str, Any]) -> Figure:
     """
     ranked = _ranked(test, AVERAGE_PRECISION)
     rarer = {contender.name: contender for contender in _ranked(test, AT_STATED_PREVALENCE)}
-    figure = new_figure(5, 0.8 + 0.42 * len(ranked))
+    figure = new_figure(WIDTH, 0.8 + 0.42 * len(ranked))
     axes = figure.add_subplot()
     for place, contender in enumerate(ranked):
         colour = NORMAL if contender.name == "network" else MUTED
@@ -139,7 +140,7 @@ def columns_figure(columns: Sequence[Mapping[str, Any]]) -> Figure:
     ['V14']
     """
     drawn = columns[:MOST_COLUMNS]
-    figure = new_figure(5, 0.8 + 0.28 * len(drawn))
+    figure = new_figure(WIDTH, 0.8 + 0.28 * len(drawn))
     axes = figure.add_subplot()
     for key, name, colour, offset in (
         ("share", "anomalies", ANOMALIES, -0.19),
@@ -152,6 +153,7 @@ def columns_figure(columns: Sequence[Mapping[str, Any]]) -> Figure:
     names = [shortened_name(column["name"]) for column in drawn]
     axes.set_yticks(range(len(drawn)), names, parse_math=False)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_ylim(len(drawn) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("Share of the score (%)", color=MUTED, fontsize=9)
@@ -207,6 +209,6 @@ def _mark_operating_point(axes: Axes, test: Mapping[str, Any]) -> None:
 
 def _legend_above(axes: Axes) -> None:
     """Above the axes, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=8.5, labelcolor=INK,
-                handlelength=1.4, columnspacing=1.2)  # fmt: skip
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=8, labelcolor=INK,
+                handlelength=1.3, columnspacing=1.0, handletextpad=0.5)  # fmt: skip
 

@@ -90,7 +90,7 @@ def loss_curve(history: Sequence[HistoryRow], best_epoch: float | None = None) -
 
 
 def error_curve(history: Sequence[ReconstructionHistoryRow], best_epoch: float | None = None) -> Figure:
-    """The error of an autoencoder against epochs; its scale is logarithmic, since errors fall by factors.
+    """The error of an autoencoder against epochs; on a logarithmic scale where it falls by factors.
 
     >>> error_curve([], best_epoch=None).axes[0].get_ylabel()
     'Mean squared error'
@@ -99,11 +99,9 @@ def error_curve(history: Sequence[ReconstructionHistoryRow], best_epoch: float |
     axes = figure.add_subplot()
     _draw_curves(axes, history, best_epoch, "loss", scale=1)
     axes.set_ylabel("Mean squared error", color=MUTED, fontsize=9)
-    if history and min(min(row["train_loss"], row["validation_loss"]) for row in history) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="both", colors=MUTED, labelsize=8, length=0)
+    errors = [row[part] for row in history for part in ("train_loss", "validation_loss")]
+    if errors and 0 < 4 * min(errors) < max(errors):
+        _plain_logarithm(axes)
     return figure
 
 
@@ -223,6 +221,16 @@ def framed(axes: Axes) -> None:
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
+
+
+def _plain_logarithm(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="both", length=0)
 
 
 def _column(history: Sequence[ReconstructionHistoryRow], name: str, scale: float) -> list[float]:
