@@ -1,8 +1,8 @@
 """Makes ``anomaly_record.json``: a run on card payments, with scikit-learn's PCA in the place of a trained network.
 
-Run it when what ``judge_scores`` writes has changed, where the payments are at hand: python tests/reports/anomaly_record.py
-card-fraud-part.npz. Of the rows that are
-shown, numbers and values are made up; scores, curves and shares are real ones.
+Run it when what ``judge_scores`` writes has changed, where the payments are at hand:
+``python tests/reports/anomaly_record.py card-fraud-part.npz``. Of the rows that are shown, numbers and values are made
+up; scores, curves and shares are real ones.
 """
 
 import json
@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sklearn.decomposition import PCA
-
 from convatlas.tasks.reconstruct.metrics import judge_scores
 from convatlas.tasks.reconstruct.rivals import rival_scores, rivals
 from convatlas.tasks.reconstruct.thresholds import p_values, threshold_at
+from sklearn.decomposition import PCA
 
 RATE, NATURAL = 0.01, 0.00173
 COMPONENTS = 22
@@ -27,7 +26,7 @@ def made(path):
     file = np.load(path)
     rows, fraud, names = file["X"][:, 1:], file["y"] == 1, [str(name) for name in file["columns"]][1:]
     order = np.random.default_rng(0).permutation(np.flatnonzero(~fraud))
-    fit, validation, calibration, normal = np.split(order, [11478, 13774, 18365])
+    fit, _, calibration, normal = np.split(order, [11478, 13774, 18365])
     test = np.concatenate([normal, np.flatnonzero(fraud)])
     centre, scale = rows[fit].mean(axis=0), rows[fit].std(axis=0)
     encoded = (rows - centre) / scale
@@ -90,7 +89,14 @@ def rival(name, encoded, fraud, fit, calibration, test):
 
 def record(test, names, centre, scale):
     columns = [
-        {"kind": "number", "name": name, "centre": round(float(c), 2), "scale": round(float(s), 2), "fill": 0.0, "marked": False}
+        {
+            "kind": "number",
+            "name": name,
+            "centre": round(float(c), 2),
+            "scale": round(float(s), 2),
+            "fill": 0.0,
+            "marked": False,
+        }
         for name, c, s in zip(names, centre, scale, strict=True)
     ]
     losses = [0.92 * np.exp(-0.25 * epoch) + 0.1 for epoch in range(1, 31)]

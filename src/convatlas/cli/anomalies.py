@@ -102,7 +102,9 @@ def _print_ranking(console: Console, record: Mapping[str, Any]) -> None:
     if record[AVERAGE_PRECISION] is None:
         print_lines(console, _paragraph(f"{rows}: a ranking cannot be judged by one kind of rows alone"), style="bold")
         return
-    print_lines(console, f"average precision {_with_interval(record, AVERAGE_PRECISION, '95 % interval ')}", style="bold")
+    print_lines(
+        console, f"average precision {_with_interval(record, AVERAGE_PRECISION, '95 % interval ')}", style="bold"
+    )
     print_lines(console, _paragraph(f"on {rows}; guessing gives {record['prevalence']:.3f}"))
     if record[AT_STATED_PREVALENCE] is not None:
         where = rate(record["stated_prevalence"])
@@ -231,7 +233,12 @@ def _row_lines(row: Mapping[str, Any], parts: int | None = None) -> list[str]:
     """A row, and below it the columns that add most to its score."""
     alarm = "  alarm" if row["alarm"] else ""
     columns = [
-        ("  " + _short(part["name"]), _short(part["seen"]), f"expected {_short(part['expected'])}", f"{part['share']:.0%}")
+        (
+            "  " + _short(part["name"]),
+            _short(part["seen"]),
+            f"expected {_short(part['expected'])}",
+            f"{part['share']:.0%}",
+        )
         for part in row["columns"][:parts]
     ]
     head = f"row {row['row']:,}  score {row['score']:.4g}  p {row['p_value']:.2g}{alarm}"

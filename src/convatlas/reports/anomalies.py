@@ -39,7 +39,9 @@ def score_figure(test: Mapping[str, Any]) -> Figure:
     shares = test["distributions"]
     for kind, name, colour, filled in DISTRIBUTIONS:
         if shares.get(kind):
-            axes.stairs([100 * share for share in shares[kind]], shares["edges"], color=colour, linewidth=1.4, label=name)
+            axes.stairs(
+                [100 * share for share in shares[kind]], shares["edges"], color=colour, linewidth=1.4, label=name
+            )
             axes.stairs([100 * share for share in shares[kind]], shares["edges"], color=colour, alpha=filled, fill=True)
     axes.set_ylim(bottom=0)
     _score_axis(axes, shares["edges"][0], shares["edges"][-1])
@@ -179,7 +181,7 @@ def _score_axis(axes: Axes, low: float, high: float) -> None:
 
     framed(axes)
     axes.set_xscale("log")
-    axes.set_xlim(low, high)
+    axes.set_xlim(*((low, high) if low < high else (low / 2, high * 2)))
     axes.xaxis.set_major_locator(LogLocator(numticks=7))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -188,8 +190,9 @@ def _score_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _mark_threshold(axes: Axes, threshold: Mapping[str, Any] | None) -> None:
-    """A line at the threshold, named beside it on the side with more room."""
-    if threshold is None or threshold["value"] <= 0:
+    """A line at the threshold, named beside it on the side with more room; none where it lies beyond the scores."""
+    low, high = axes.get_xlim()
+    if threshold is None or not low <= threshold["value"] <= high:
         return
     value = threshold["value"]
     axes.axvline(value, color=INK, linewidth=1, linestyle="--")
@@ -211,4 +214,3 @@ def _legend_above(axes: Axes) -> None:
     """Above the axes, where it hides nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=8, labelcolor=INK,
                 handlelength=1.3, columnspacing=1.0, handletextpad=0.5)  # fmt: skip
-

@@ -80,7 +80,11 @@ def _anomaly_figures(test: Mapping[str, Any]) -> dict[str, Markup]:
     wanted = {
         "scores": (test["distributions"], anomalies.score_figure, "Distribution of the scores of each kind of rows"),
         "precision": (test["precision_recall"], anomalies.precision_recall_figure, "Precision against recall"),
-        "thresholds": (test["by_threshold"], anomalies.threshold_figure, "Recall, precision and false alarms by threshold"),
+        "thresholds": (
+            test["by_threshold"],
+            anomalies.threshold_figure,
+            "Recall, precision and false alarms by threshold",
+        ),
         "rivals": (_ranked(test), anomalies.rivals_figure, "Average precision of the network and of simpler detectors"),
     }
     drawn = {name: _inline(draw(test), name, about) for name, (there, draw, about) in wanted.items() if there}
@@ -125,7 +129,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable_unless_markup,
     )
-    environment.filters.update(percent=percent, rate=rate, decimal=decimal, grouped=grouped, duration=duration, settings=settings)
+    environment.filters.update(
+        percent=percent, rate=rate, decimal=decimal, grouped=grouped, duration=duration, settings=settings
+    )
     return environment
 
 
@@ -174,7 +180,7 @@ def _anomaly_commands(record: AnomalyRunRecord) -> list[tuple[str, str]]:
     return [
         ("Find what is unusual in other rows, and write every score to a file",
          f"convatlas predict {run} new.csv --out scores.csv"),
-        ("Bear fewer false alarms, or more; nothing is trained again", f"convatlas threshold {run} --false-alarms 0.1%"),
+        ("Bear fewer false alarms, or more, without training", f"convatlas threshold {run} --false-alarms 0.1%"),
         ("Measure it on later rows; without labels, see whether they still look alike",
          f"convatlas evaluate {run} --data later.csv"),
         ("Train it for longer", f"convatlas train --resume {run} --epochs {longer}"),

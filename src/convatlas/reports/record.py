@@ -132,6 +132,8 @@ class AnomalyRunRecord(TypedDict):
     recipe: dict[str, Any]
     history: list[ReconstructionHistoryRow]
     best: dict[str, float] | None  # epoch and validation_loss
-    test: dict[str, Any] | None  # what AnomalyEvaluation.to_dict writes, and columns, rivals, misses, false_alarm_rows, drift
+    test: (
+        dict[str, Any] | None
+    )  # what AnomalyEvaluation.to_dict writes, and columns, rivals, misses, false_alarm_rows, drift
     environment: dict[str, Any]
     findings: list[str]
