@@ -130,6 +130,15 @@ def test_one_alarm_no_rows_and_no_threshold(evaluated, said):
     assert "no threshold is set, so none is called an alarm" in joined(said())
 
 
+def test_long_names_and_values_stay_within_the_line(evaluated, said):
+    for part in (part for row in evaluated["misses"] for part in row["columns"]):
+        part |= {"name": "n" * 100, "seen": "s" * 100, "expected": "e" * 100, "share": 1.0}
+    for named in evaluated["columns"]:
+        named["name"] = "n" * 100
+    print_anomaly_evaluation(evaluated)
+    assert "nnn...nnn" in said()
+
+
 def test_names_and_values_cannot_give_orders_to_a_terminal(evaluated, said):
     row = evaluated["misses"][0]
     row["columns"][0] |= {"name": "[red]V1[/]", "seen": "\x1b]0;owned\x07\n" + "x" * 200, "expected": "[bold]\t1"}

@@ -16,7 +16,7 @@ WIDTH = 80
 COLUMNS_SHOWN = 5  # of those that matter
 MISTAKES_SHOWN = 3  # of misses and of false alarms; the report has more
 PARTS_SHOWN = 3  # columns of a mistake
-LONGEST_VALUE = 24  # characters of a column's name or value
+LONGEST_NAME, LONGEST_VALUE = 18, 13  # characters of a column's name and of what it holds: a line has 80
 USUAL_RATES = (0.01, 0.001, 0.0001)
 
 
@@ -133,7 +133,7 @@ def _rivals_table(record: Mapping[str, Any]) -> list[Row]:
 
 def _rivals_row(name: str, figures: Mapping[str, Any]) -> Row:
     recalls = [at["recall"] for at in figures["recall_at"] or []]
-    shares = [_or_dash(recall, lambda share: f"{share:.1%}") for recall in (*recalls, None, None)[:2]]
+    shares = [_or_dash(recall, _share) for recall in (*recalls, None, None)[:2]]
     precisions = [_or_dash(figures[key], "{:.3f}".format) for key in (AVERAGE_PRECISION, AT_STATED_PREVALENCE)]
     return (_short(name), *precisions, *shares, _or_dash(figures["roc_auc"], "{:.3f}".format))
 
@@ -207,7 +207,7 @@ def _print_drift(console: Console, drift: Mapping[str, Any] | None) -> None:
 
 def _columns_table(columns: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = [
-        (_short(column["name"]), f"{column['share']:.1%}", f"{column['normal_share']:.1%}")
+        (_short(column["name"]), _share(column["share"]), _share(column["normal_share"]))
         for column in columns[:COLUMNS_SHOWN]
     ]
     return [("adds to the score", "of anomalies", "of normal rows"), *rows] if rows else []
@@ -235,9 +235,9 @@ def _row_lines(row: Mapping[str, Any], parts: int | None = None) -> list[str]:
     columns = [
         (
             "  " + _short(part["name"]),
-            _short(part["seen"]),
-            f"expected {_short(part['expected'])}",
-            f"{part['share']:.0%}",
+            _short(part["seen"], LONGEST_VALUE),
+            f"expected {_short(part['expected'], LONGEST_VALUE)}",
+            f"{100 * part['share']:.0f} %",
         )
         for part in row["columns"][:parts]
     ]
@@ -276,8 +276,12 @@ def _plain(text: Any) -> str:
     return printable(str(text)).replace("\n", " ").replace("\t", " ").strip()
 
 
-def _short(text: Any) -> str:
-    return shortened(_plain(text), LONGEST_VALUE)
+def _short(text: Any, most: int = LONGEST_NAME) -> str:
+    return shortened(_plain(text), most)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def _spaced(line: str) -> str:
