@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convatlas.errors import ConvatlasError
 from convatlas.files import replacing
-from convatlas.reports.record import HistoryRow
+from convatlas.reports.record import HistoryRow, ReconstructionHistoryRow
 from convatlas.reports.wording import printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     shades = LinearSegmentedColormap.from_list("share", [f"{VALIDATION}00", f"{VALIDATION}ff"])
     shares = [_shares(row) for row in confusion]
     side = max(3.4, 0.36 * len(classes)) if len(classes) <= MOST_ANNOTATED else min(12, max(7.2, 0.12 * len(classes)))
-    figure = _figure(side + 1.2, side + 1.0)
+    figure = new_figure(side + 1.2, side + 1.0)
     axes = figure.add_subplot()
     picture = axes.imshow(shares, cmap=shades, norm=PowerNorm(0.5, 0, 1), interpolation="none")
     _name_rows_and_columns(axes, classes, inches_a_class=side / len(classes))
@@ -69,7 +69,7 @@ def learning_curves(history: Sequence[HistoryRow], best_epoch: float | None = No
     >>> learning_curves([], best_epoch=None).axes[1].get_ylabel()
     'Loss (nats)'
     """
-    figure = _figure(10, 3.4)
+    figure = new_figure(10, 3.4)
     _draw_accuracy(figure.add_subplot(1, 2, 1), history, best_epoch)
     _draw_loss(figure.add_subplot(1, 2, 2), history, best_epoch)
     return figure
@@ -77,15 +77,31 @@ def learning_curves(history: Sequence[HistoryRow], best_epoch: float | None = No
 
 def accuracy_curve(history: Sequence[HistoryRow], best_epoch: float | None = None) -> Figure:
     """The left half of :func:`learning_curves`, for places too narrow for both."""
-    figure = _figure(5, 3.1)
+    figure = new_figure(5, 3.1)
     _draw_accuracy(figure.add_subplot(), history, best_epoch)
     return figure
 
 
 def loss_curve(history: Sequence[HistoryRow], best_epoch: float | None = None) -> Figure:
     """The right half of :func:`learning_curves`, for places too narrow for both."""
-    figure = _figure(5, 3.1)
+    figure = new_figure(5, 3.1)
     _draw_loss(figure.add_subplot(), history, best_epoch)
+    return figure
+
+
+def error_curve(history: Sequence[ReconstructionHistoryRow], best_epoch: float | None = None) -> Figure:
+    """The error of an autoencoder against epochs; on a logarithmic scale where it falls by factors.
+
+    >>> error_curve([], best_epoch=None).axes[0].get_ylabel()
+    'Mean squared error'
+    """
+    figure = new_figure(5, 3.1)
+    axes = figure.add_subplot()
+    _draw_curves(axes, history, best_epoch, "loss", scale=1)
+    axes.set_ylabel("Mean squared error", color=MUTED, fontsize=9)
+    errors = [row[part] for row in history for part in ("train_loss", "validation_loss")]
+    if errors and 0 < 4 * min(errors) < max(errors):
+        _plain_logarithm(axes)
     return figure
 
 
@@ -116,7 +132,8 @@ def missing_glyphs_allowed() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -137,7 +154,7 @@ def _name_rows_and_columns(axes: Axes, classes: Sequence[str], inches_a_class: f
     points = 9 if len(classes) <= MOST_ANNOTATED else 6
     step = math.ceil(len(classes) / MOST_NAMED)
     places = range(0, len(classes), step)
-    names = [_shortened(classes[place]) for place in places]
+    names = [shortened_name(classes[place]) for place in places]
     # A class name is text, not TeX: "$" must not start a formula.
     text: dict[str, Any] = {"parse_math": False, "color": INK, "fontsize": points}
     widest = max(map(len, names)) * 0.7 * points / 72  # inches; a letter is about 0.7 of its height wide
@@ -149,7 +166,8 @@ def _name_rows_and_columns(axes: Axes, classes: Sequence[str], inches_a_class: f
     axes.spines[:].set_color(GRID)
 
 
-def _shortened(class_name: str) -> str:
+def shortened_name(class_name: str) -> str:
+    """A name as an axis has room for it."""
     name = printable(class_name)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
@@ -180,7 +198,7 @@ def _draw_loss(axes: Axes, history: Sequence[HistoryRow], best_epoch: float | No
 
 
 def _draw_curves(
-    axes: Axes, history: Sequence[HistoryRow], best_epoch: float | None, quantity: str, scale: float
+    axes: Axes, history: Sequence[ReconstructionHistoryRow], best_epoch: float | None, quantity: str, scale: float
 ) -> None:
     epochs = [row["epoch"] for row in history]
     train = _column(history, f"train_{quantity}", scale)
@@ -194,13 +212,28 @@ def _draw_curves(
     axes.set_xlabel("Epoch", color=MUTED, fontsize=9)
     axes.set_xlim(0, 1.03 * max([1.0, *epochs]))
     axes.locator_params(axis="x", integer=True)
+    framed(axes)
+
+
+def framed(axes: Axes) -> None:
+    """Axes as the page has them: a faint grid, no frame."""
     axes.tick_params(colors=MUTED, labelsize=8, length=0)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
 
 
-def _column(history: Sequence[HistoryRow], name: str, scale: float) -> list[float]:
+def _plain_logarithm(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="both", length=0)
+
+
+def _column(history: Sequence[ReconstructionHistoryRow], name: str, scale: float) -> list[float]:
     return [scale * row[name] for row in history]  # type: ignore[literal-required]
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convatlas.reports import figures
+from convatlas.reports import anomalies, figures
 from convatlas.reports.confusions import most_confused
 from convatlas.reports.inline_svg import inline_svg
-from convatlas.reports.record import EvaluationRecord, HistoryRow, RunRecord
-from convatlas.reports.wording import decimal, duration, grouped, percent, printable, settings
+from convatlas.reports.record import AnomalyRunRecord, EvaluationRecord, HistoryRow, RunRecord
+from convatlas.reports.standings import AVERAGE_PRECISION, contenders, verdicts
+from convatlas.reports.wording import decimal, duration, grouped, percent, printable, rate, settings
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,32 +30,92 @@ CSS_VARIABLES = {
     figures.TRAIN: "--train",
     figures.VALIDATION: "--accent",
 }
+MOST_CATEGORIES = 8  # of a column, that are named
 
 
-def render_run(record: RunRecord) -> str:
+def render_run(record: RunRecord | AnomalyRunRecord) -> str:
     """The report page of a run, as HTML text.
 
     >>> from pathlib import Path
     >>> Path("report.html").write_text(render_run(record), encoding="utf-8")  # doctest: +SKIP
 
-    Names of classes, files and settings are escaped: a folder called ``<script>`` is shown, not run. The same record
-    gives the same bytes.
+    Names of classes, columns, files and settings are escaped: a folder called ``<script>`` is shown, not run. The same
+    record gives the same bytes.
     """
     template = _environment().get_template(f"{record['task']}.html.jinja")
-    return template.render(run=record, commands=_commands(record), **_OF_TASK[record["task"]](record))
+    shown = _of_reconstruction(record) if record["task"] == "reconstruct" else _of_classification(record)
+    return template.render(run=record, **shown)
 
 
 def _of_classification(record: RunRecord) -> dict[str, Any]:
     """What ``classify.html.jinja`` shows besides the record itself."""
     test, best = record["test"], record["best"]
     return {
+        "speed_unit": "images/s",
         "curves": _curves(record["history"], best["epoch"] if best else None),
         "matrix": _matrix(test) if test else None,
         "mistakes": most_confused(test["confusion"], test["classes"]) if test else [],
+        "commands": _commands(record),
     }
 
 
-_OF_TASK = {"classify": _of_classification}
+def _of_reconstruction(record: AnomalyRunRecord) -> dict[str, Any]:
+    """What ``reconstruct.html.jinja`` shows besides the record itself."""
+    test, best, history = record["test"], record["best"], record["history"]
+    curve = figures.error_curve(history, best["epoch"] if best else None) if history else None
+    return {
+        "speed_unit": "rows/s",
+        "curves": [_inline(curve, "error", "Mean squared error by epoch; the values are in a table")] if curve else [],
+        "drawn": _anomaly_figures(test) if test else {},
+        "verdicts": verdicts(test) if test else [],
+        "ranked": _ranked(test) if test else [],
+        "encoded": [_encoded_column(column) for column in record["preprocessing"].get("columns", ())],
+        "encoding": {name: value for name, value in record["preprocessing"].items() if name != "columns"},
+        "commands": _anomaly_commands(record),
+    }
+
+
+def _anomaly_figures(test: Mapping[str, Any]) -> dict[str, Markup]:
+    """The figures that there is something to draw of, by name."""
+    wanted = {
+        "scores": (test["distributions"], anomalies.score_figure, "Distribution of the scores of each kind of rows"),
+        "precision": (test["precision_recall"], anomalies.precision_recall_figure, "Precision against recall"),
+        "thresholds": (
+            test["by_threshold"],
+            anomalies.threshold_figure,
+            "Recall, precision and false alarms by threshold",
+        ),
+        "rivals": (_ranked(test), anomalies.rivals_figure, "Average precision of the network and of simpler detectors"),
+    }
+    drawn = {name: _inline(draw(test), name, about) for name, (there, draw, about) in wanted.items() if there}
+    if test["columns"]:
+        about = "Share of each column in the scores of anomalies and of normal rows"
+        drawn["columns"] = _inline(anomalies.columns_figure(test["columns"]), "columns", about)
+    return drawn
+
+
+def _ranked(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The network and its rivals with their figures, best first; empty where there are no rivals."""
+    own, rivals = contenders(test, AVERAGE_PRECISION)
+    if own is None or not rivals:
+        return []
+    by_name = {rival["name"]: rival for rival in test["rivals"]} | {own.name: test}
+    ranked = sorted([own, *rivals], key=lambda contender: -contender.value)
+    return [(contender.name, by_name[contender.name]) for contender in ranked]
+
+
+def _encoded_column(column: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A column's name, its kind, and how it becomes numbers."""
+    rest = {key: _first_of(value) for key, value in column.items() if key not in ("name", "kind")}
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings(rest))
+    return str(column["name"]), str(column.get("kind", "")), told
+
+
+def _first_of(value: Any) -> Any:
+    """A long list in short: a column may have thousands of categories."""
+    if not isinstance(value, list | tuple) or len(value) <= MOST_CATEGORIES:
+        return value
+    return [*value[:MOST_CATEGORIES], f"and {len(value) - MOST_CATEGORIES:,} more"]
 
 
 def _environment() -> Environment:
@@ -68,7 +129,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable_unless_markup,
     )
-    environment.filters.update(percent=percent, decimal=decimal, grouped=grouped, duration=duration, settings=settings)
+    environment.filters.update(
+        percent=percent, rate=rate, decimal=decimal, grouped=grouped, duration=duration, settings=settings
+    )
     return environment
 
 
@@ -109,3 +172,17 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
         ("Train it for longer", f"convatlas train --resume {run} --epochs {longer}"),
         ("Use it from Python", f'convatlas.load({json.dumps(record["run_path"])}).predict("photo.jpg")'),
     ]
+
+
+def _anomaly_commands(record: AnomalyRunRecord) -> list[tuple[str, str]]:
+    run = shlex.quote(record["run_path"])
+    longer = max(2, int(2 * record["history"][-1]["epoch"])) if record["history"] else 10
+    return [
+        ("Find what is unusual in other rows, and write every score to a file",
+         f"convatlas predict {run} new.csv --out scores.csv"),
+        ("Bear fewer false alarms, or more, without training", f"convatlas threshold {run} --false-alarms 0.1%"),
+        ("Measure it on later rows; without labels, see whether they still look alike",
+         f"convatlas evaluate {run} --data later.csv"),
+        ("Train it for longer", f"convatlas train --resume {run} --epochs {longer}"),
+        ("Use it from Python", f'convatlas.load({json.dumps(record["run_path"])}).predict("new.csv").highest[0]'),
+    ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class HistoryRow(TypedDict):
@@ -77,7 +77,7 @@ class DataRecord(TypedDict):
 class RunRecord(TypedDict):
     """A whole run, ready to be rendered by :func:`convatlas.reports.page.render_run`."""
 
-    task: str  # "classify"
+    task: Literal["classify"]
     title: str
     run_path: str
     model: ModelRecord
@@ -89,3 +89,51 @@ class RunRecord(TypedDict):
     test: EvaluationRecord | None  # None when the data has no test images, or they were not evaluated yet
     environment: dict[str, Any]  # versions and hardware; may be nested
     findings: list[str]  # sentences worth reading first, such as warnings of the health check
+
+
+class TableRecord(TypedDict):
+    """The rows, as they were divided."""
+
+    name: str
+    location: str
+    fingerprint: str
+    label: str | None  # the column of labels
+    normal: str | None  # the label of normal rows
+    time: str | None  # the column by which rows were divided; None where they were divided at random
+    rows: int
+    counts: dict[str, int]  # rows by part: fit, validation, calibration and test
+    anomalies: int | None  # None without labels
+    left_out: int  # rows that are in none of the parts
+    split_seed: int
+    columns: list[str]  # that the network sees
+
+
+class ReconstructionHistoryRow(TypedDict):
+    """One row of the training history of an autoencoder; losses are mean squared errors."""
+
+    epoch: float
+    step: int
+    seconds: float
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    images_per_second: float  # rows
+
+
+class AnomalyRunRecord(TypedDict):
+    """The run of an autoencoder, ready to be rendered by :func:`convatlas.reports.page.render_run`."""
+
+    task: Literal["reconstruct"]
+    title: str
+    run_path: str
+    model: ModelRecord
+    data: TableRecord
+    preprocessing: dict[str, Any]  # what RowEncoding.model_dump writes
+    recipe: dict[str, Any]
+    history: list[ReconstructionHistoryRow]
+    best: dict[str, float] | None  # epoch and validation_loss
+    test: (
+        dict[str, Any] | None
+    )  # what AnomalyEvaluation.to_dict writes, and columns, rivals, misses, false_alarm_rows, drift
+    environment: dict[str, Any]
+    findings: list[str]

@@ -18,6 +18,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
+def rate(share: float) -> str:
+    r"""A share of 0..1 as a percentage with three significant digits, for what may be rare.
+
+    >>> rate(0.01), rate(0.00172), rate(0.8435), rate(0.99996)
+    ('1\xa0%', '0.172\xa0%', '84.4\xa0%', '99.996\xa0%')
+    """
+    digits = 3 if share == 1 or round(share, 3) < 1 else 5  # what is almost all is not all
+    return f"{100 * share:.{digits}g}\N{NO-BREAK SPACE}%"
+
+
 def decimal(value: float) -> str:
     """A loss or rate with four significant digits.
 
