@@ -146,7 +146,9 @@ def test_a_small_set_bounds_the_batch() -> None:
     assert fit_recipe(10**9, network, RECIPE, small, PREPROCESSING, engine="torch") == (RECIPE, None)
 
 
-def shortage_with(free: int | None, monkeypatch: pytest.MonkeyPatch, recipe: ClassificationRecipe = RECIPE) -> str | None:
+def shortage_with(
+    free: int | None, monkeypatch: pytest.MonkeyPatch, recipe: ClassificationRecipe = RECIPE
+) -> str | None:
     monkeypatch.setattr(memory_budget, "free_bytes", lambda: free)
     network = create_model("cnn5_cifar", seed=0)
     return shortage(network, recipe, DATASET, PREPROCESSING, engine="torch")

@@ -35,7 +35,9 @@ def test_a_card_comes_back_as_it_was(card: ClassificationCard, tmp_path: Path) -
     assert Run.open(tmp_path / "run").card == card
 
 
-def test_runs_are_named_by_day_network_and_data(card: ClassificationCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_named_by_day_network_and_data(
+    card: ClassificationCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = ClassifierRun.create(card)
     assert str(run.path).startswith("runs/2026-11-22-lenet5-insects-")

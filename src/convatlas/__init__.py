@@ -1,4 +1,4 @@
-"""convatlas: the classic convolutional networks, made real.
+"""convatlas: the classic networks of vision, and autoencoders that find what is unusual, made real.
 
 >>> import convatlas
 >>> run = convatlas.train("lenet5", data="digits", image_size=28)  # doctest: +SKIP
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from convatlas.data import open_source
     from convatlas.errors import ConvatlasError
     from convatlas.inspection import Inspection
-    from convatlas.models import Classifier, create_model, list_models
+    from convatlas.models import Classifier, create_autoencoder, create_model, list_models
     from convatlas.runs import Run
     from convatlas.tasks.classify.metrics import Evaluation
     from convatlas.tasks.classify.task import Prediction
@@ -31,6 +31,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Run",
+    "create_autoencoder",
     "create_model",
     "evaluate",
     "inspect",
@@ -51,6 +52,7 @@ _HOMES = {
     "Prediction": "tasks.classify.task",
     "Recipe": "training.recipe",
     "Run": "runs",
+    "create_autoencoder": "models",
     "create_model": "models",
     "evaluate": "api",
     "inspect": "api",

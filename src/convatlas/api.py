@@ -25,6 +25,7 @@ from convatlas.models.registry import AutoencoderEntry, ModelEntry, find_entry
 from convatlas.runs import AutoencoderRun, ClassifierRun, Run
 from convatlas.subjects import open_subject
 from convatlas.tasks.classify.metrics import Evaluation
+from convatlas.tasks.reconstruct.thresholds import parse_rate
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe
 from convatlas.workflows.classify import resume_classifier, train_classifier
@@ -68,7 +69,7 @@ def train(  # noqa: PLR0913, what a person may want to say
         normal: of a table, the label of normal rows; the most frequent one when left out.
         time: of a table, the column by which the rows are divided, the latest to be the test set; at random without.
         false_alarms: of a table, the share of normal rows that may be called anomalies, 0.01 or "1%", which sets the
-            threshold; the smallest of 1 % and 0.1 % that there are rows for when left out.
+            threshold; 1 % when left out.
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
         engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas for images.
@@ -165,6 +166,7 @@ def inspect(
     *,
     image_size: int | None = None,
     num_classes: int | None = None,
+    columns: int | None = None,
     batch_size: int | None = None,
 ) -> Inspection:
     """The truth about a network before training: shapes, parameters, cost, receptive field, memory.
@@ -177,20 +179,28 @@ def inspect(
     Args:
         what: a registered network, a run, "path.py:factory", or any module.
         example: what a module is called with: a tensor, several, or the shape of an image, (3, 224, 224) when left out.
-        image_size, num_classes: of a registered network.
+        image_size, num_classes: of a registered network for images.
+        columns: of a registered autoencoder, numbers that a row becomes; its own when left out.
         batch_size: for which memory is planned; the recipe's, or 32, when left out.
 
     Raises:
         ConvatlasError: there is no such network, or it cannot be called with such an input; says where it fails.
     """
-    subject = open_subject(what, example, image_size=image_size, num_classes=num_classes)
+    subject = open_subject(what, example, image_size=image_size, num_classes=num_classes, columns=columns)
     return inspect_subject(subject, batch_size=batch_size)
 
 
 def evaluate(
-    run: str | Path | Run, *, data: Any = None, ten_crop: bool = False, engine: Engine = "auto"
+    run: str | Path | Run,
+    *,
+    data: Any = None,
+    ten_crop: bool = False,
+    prevalence: float | str | None = None,
+    engine: Engine = "auto",
 ) -> Evaluation | AnomalyReport:
     """Show a run the test data it was not trained on, or ``data``: images, or for an autoencoder rows.
+
+    ``prevalence``, of rows only, is the share of anomalies where the network will be used: 0.002, or "0.2%".
 
     >>> evaluate("runs/2026-11-22-lenet5-digits-3f2a").accuracy  # doctest: +SKIP
     0.9861
@@ -202,7 +212,10 @@ def evaluate(
     if isinstance(opened, AutoencoderRun):
         if ten_crop:
             raise RunError(f"ten crops are of images; {opened.path} is of rows. Leave ten_crop out")
-        return assess_autoencoder(opened, data=data)
+        share = parse_rate(prevalence) if prevalence is not None else None
+        return assess_autoencoder(opened, data=data, prevalence=share)
+    if prevalence is not None:
+        raise RunError(f"a prevalence is of anomalies among rows; {opened.path} classifies images. Leave it out")
     return assess(_classifier(opened), data=data, ten_crop=ten_crop, engine=engine).evaluation
 
 

@@ -127,7 +127,12 @@ def fit_recipe(
 
 
 def shortage(
-    network: nn.Module, recipe: ClassificationRecipe, dataset: Dataset, preprocessing: Preprocessing, *, engine: Engine = "auto"
+    network: nn.Module,
+    recipe: ClassificationRecipe,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    engine: Engine = "auto",
 ) -> str | None:
     """In one line, that a training will take more memory than is free, and what to do; None where it will not.
 

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
-from convatlas.training.recipe import list_recipes, load_recipe, parse_recipe
+from convatlas.training.recipe import ClassificationRecipe, list_recipes, load_recipe, parse_recipe
 
 Command = Callable[..., Any]
 

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sklearn.decomposition import PCA
+
 from convatlas.tasks.reconstruct.metrics import judge_scores
 from convatlas.tasks.reconstruct.rivals import rival_scores, rivals
 from convatlas.tasks.reconstruct.thresholds import p_values, threshold_at
-from sklearn.decomposition import PCA
 
 RATE, NATURAL = 0.01, 0.00173
 COMPONENTS = 22

@@ -31,7 +31,9 @@ from convatlas.training.progress import Silent
 from convatlas.training.recipe import ClassificationRecipe
 from stopping import StopAt
 
-RECIPE = ClassificationRecipe(epochs=3, batch_size=32, learning_rate=0.05, nesterov=True, weight_decay=1e-3, schedule="cosine")
+RECIPE = ClassificationRecipe(
+    epochs=3, batch_size=32, learning_rate=0.05, nesterov=True, weight_decay=1e-3, schedule="cosine"
+)
 
 
 def two_kinds(n: int, seed: int) -> ImageArray:
@@ -69,7 +71,12 @@ def lenet() -> nn.Module:
 
 
 def fitted(
-    model: nn.Module, dataset: Dataset, preprocessing: Preprocessing, recipe: ClassificationRecipe, directory: Path, **more: Any
+    model: nn.Module,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    recipe: ClassificationRecipe,
+    directory: Path,
+    **more: Any,
 ) -> Outcome:
     task = Classification(dataset.classes, recipe.loss, recipe.label_smoothing)
     return fit(model, task, Feed.of_images(dataset, preprocessing, recipe), recipe, directory, **more)

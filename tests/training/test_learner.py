@@ -48,7 +48,11 @@ def test_the_loss_of_an_auxiliary_head_counts_as_much_as_the_network_says() -> N
     expected = torch.autograd.grad((own + weight * other) / 6, list(model.parameters()))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trained = learner.Learner(
-        model, Classification(("a", "b")), ClassificationRecipe(epochs=1, learning_rate=1.0, momentum=0.0), EngineCard(), (6, 1, 2, 2)
+        model,
+        Classification(("a", "b")),
+        ClassificationRecipe(epochs=1, learning_rate=1.0, momentum=0.0),
+        EngineCard(),
+        (6, 1, 2, 2),
     )
     loss, right = trained.step(Batch(images, labels, 6), rate=1.0, epoch=0, step=0).tolist()
     assert loss == pytest.approx(own.item(), rel=1e-6)  # what is shown is comparable with the validation

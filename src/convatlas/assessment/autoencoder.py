@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from convatlas import files
 from convatlas.data.tables import Table, anomalies_in, is_table, open_table
 from convatlas.data.tables.prepared import PreparedTable, prepare_table
+from convatlas.data.tables.table import IN_MEMORY
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
 from convatlas.models.registry import find_entry
 from convatlas.runs import AutoencoderRun, TableCard
@@ -27,7 +28,6 @@ from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ReconstructionRecipe, parse_recipe
 
 EVALUATIONS = "evaluations"
-IN_MEMORY = "memory"  # where a table was that came from no file
 SHOWN_ROWS = 10  # of the worst misses and false alarms
 
 Told = Callable[[str], None]
@@ -76,9 +76,9 @@ def assess_autoencoder(
     return _assess_other(run, data, prevalence)
 
 
-def test_rows_once(run: AutoencoderRun, prepared: PreparedTable, told: Told | None = None) -> dict[str, Any]:
+def judge_test_rows(run: AutoencoderRun, prepared: PreparedTable) -> dict[str, Any]:
     """The end of a training: show the run its test rows, and put the result on its card."""
-    record, evaluation = _judged_own(run, prepared, None, told)
+    record, evaluation = _judged_own(run, prepared, None, None)
     _keep(run, f"{prepared.table.name} test", record, ())
     run.count_test()
     run.update(test=evaluation.summary())
@@ -102,7 +102,7 @@ def write_anomaly_report(run: AutoencoderRun, history: Sequence[HistoryRow], tes
             "paper": entry.paper,
             "parameters": sum(parameter.numel() for parameter in run.model().parameters()),
         },
-        "data": card.data.model_dump(mode="json") | {"columns": [column.name for column in card.encoding.columns]},
+        "data": card.data.model_dump(mode="json") | {"columns": list(card.encoding.names)},
         "preprocessing": card.encoding.model_dump(mode="json"),
         "recipe": card.recipe | card.model.settings,
         "history": [row.flat() for row in history],
@@ -167,9 +167,10 @@ def _assess_other(run: AutoencoderRun, data: Any, prevalence: float | None) -> A
     if not is_table(data):
         raise DataError(f"{data} is no table: give a .csv, .parquet or .npz file of rows")
     label = run.card.data.label
-    columns = open_table(data)  # without a label: whether there is one is what is asked
-    has_label = label is not None and label in columns.frame.columns
-    table = open_table(data, label=label, time=None) if has_label else columns
+    table = open_table(data, text=run.card.encoding.text_columns)
+    has_label = label is not None and label in table.frame.columns
+    if has_label:
+        table = replace(table, label=label)
     is_own = table.fingerprint == run.card.data.fingerprint
     rows = np.arange(len(table.frame))
     anomalies = anomalies_in(table, run.card.data.normal) if has_label else None
@@ -213,17 +214,28 @@ def _judged(
         threshold=_threshold(run),
         prevalence=prevalence or _natural_prevalence(run.card.data),
     )
-    names = [column.name for column in run.card.encoding.columns]
+    names = list(run.card.encoding.names)
     record = evaluation.to_dict() | {
         "columns": _columns_that_matter(names, columns, anomalies),
         "rivals": [],
         "misses": _worst(run, table, rows, scores, anomalies, calibration, missed=True),
         "false_alarm_rows": _worst(run, table, rows, scores, anomalies, calibration, missed=False),
-        "drift": drift(calibration.scores, scores, calibration.columns, names, columns, _threshold(run)).to_dict()
-        if anomalies is None
-        else None,
+        "drift": _drift(run, calibration, scores, columns) if anomalies is None else None,
     }
     return record, evaluation
+
+
+def _drift(
+    run: AutoencoderRun, calibration: Calibration, scores: NDArray[np.float64], columns: NDArray[np.float64]
+) -> dict[str, Any]:
+    return drift(
+        calibration.scores,
+        scores,
+        threshold=_threshold(run),
+        names=run.card.encoding.names,
+        calibration_columns=calibration.columns,
+        columns=columns,
+    ).to_dict()
 
 
 def _threshold(run: AutoencoderRun) -> Threshold | None:

@@ -16,7 +16,8 @@ def threshold(
         float | None, typer.Option(metavar="N", help="How many false alarms a day are borne; with --rows-a-day.")
     ] = None,
     cost: Annotated[
-        float | None, typer.Option(metavar="AMOUNT", help="What looking at one alarm costs; with --budget and --rows-a-day.")
+        float | None,
+        typer.Option(metavar="AMOUNT", help="What looking at one alarm costs; with --budget and --rows-a-day."),
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="AMOUNT", help="What false alarms may cost in a day.")] = None,
     rows_a_day: Annotated[float | None, typer.Option(metavar="N", help="How many rows come in a day.")] = None,

@@ -19,7 +19,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Images: a data set by name, a folder, a zip or tar of one, a .npz file. Rows: a .csv, .parquet or .npz."
+            help="Images: a data set by name, a folder, a zip or tar of one, a .npz. Rows: a .csv, .parquet or .npz."
         ),
     ] = None,
     recipe: Annotated[
@@ -56,7 +56,7 @@ def train(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
 ) -> int:
-    """Train a classifier on images or an autoencoder on rows; leaves a run to evaluate, predict with and come back to."""
+    """Train a classifier on images or an autoencoder on rows; leaves a run to evaluate and predict with."""
     from convatlas.errors import ConvatlasError
 
     budget = _seconds(time_budget) if time_budget else None
@@ -120,7 +120,7 @@ def _refuse_with_resume(**options: object) -> None:
     if given:
         raise ConvatlasError(
             f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
-            "(only --epochs or --time-budget and --engine may change, and --data when the images have moved)"
+            "(only --epochs or --time-budget and --engine may change, and --data when the images or rows have moved)"
         )
 
 

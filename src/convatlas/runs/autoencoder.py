@@ -17,6 +17,7 @@ from convatlas.runs.run import Run, reason
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch import Tensor
 
     from convatlas.models.contract import Autoencoder
     from convatlas.tasks.reconstruct.answers import RowPrediction
@@ -74,19 +75,20 @@ class AutoencoderRun(Run, card_type=ReconstructionCard):
 
     def rebuilt(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network makes of encoded rows, float32 [n, features] -> the same."""
-        import torch
-
-        with torch.inference_mode():
-            pieces = [self.model()(torch.from_numpy(piece)).numpy() for piece in _pieces(rows)]
+        pieces = [rebuilt.numpy() for _, rebuilt in self._passed(rows)]
         return np.concatenate(pieces) if pieces else rows
 
     def scored(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The score of each of some encoded rows [n], and what each column adds to it [n, columns]."""
+        """The score of each of some encoded rows [n], and what each column adds to it [n, columns].
+
+        Raises:
+            DataError: a row is rebuilt as numbers that are not finite.
+        """
         from convatlas.tasks.reconstruct.explanation import column_errors
         from convatlas.tasks.reconstruct.task import errors
 
         owner, columns = self.card.encoding.owner, len(self.card.encoding.names)
-        parts = [column_errors(errors(self.rebuilt(piece), piece), owner, columns) for piece in _pieces(rows)]
+        parts = [column_errors(errors(rebuilt, piece), owner, columns) for piece, rebuilt in self._passed(rows)]
         added = np.concatenate(parts) if parts else np.zeros((0, columns))
         return added.sum(axis=1), added
 
@@ -176,9 +178,7 @@ class AutoencoderRun(Run, card_type=ReconstructionCard):
             scores=every,
             p_values=p_values(calibration.scores, every),
             alarms=every > self.card.threshold.value if self.card.threshold else np.zeros(len(every), dtype=bool),
-            highest=tuple(
-                row for _, number, frame in highest for row in self.explained(frame, [-number], calibration)
-            ),
+            highest=tuple(row for _, number, frame in highest for row in self.explained(frame, [-number], calibration)),
         )
 
     def explained(self, frame: DataFrame, numbers: Sequence[int], calibration: Calibration) -> list[RowPrediction]:
@@ -212,10 +212,16 @@ class AutoencoderRun(Run, card_type=ReconstructionCard):
     def _scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         from convatlas.tasks.reconstruct.task import scores
 
-        pieces = [scores(self.rebuilt(piece), piece) for piece in _pieces(rows)]
+        pieces = [scores(rebuilt, piece).numpy() for piece, rebuilt in self._passed(rows)]
         return np.concatenate(pieces) if pieces else np.zeros(0)
 
+    def _passed(self, rows: NDArray[np.float32]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of encoded rows, and what the network makes of them."""
+        import torch
 
-def _pieces(rows: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
+        network = self.model()
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            piece = torch.from_numpy(rows[start : start + ROWS_AT_ONCE])
+            with torch.inference_mode():
+                rebuilt = network(piece)
+            yield piece, rebuilt

@@ -137,9 +137,7 @@ class Run:
                 f"Go on with convatlas train --resume {self.path}"
             ) from error
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{weights} does not hold the weights of {self.card.model.name}: {reason(error)}"
-            ) from error
+            raise RunError(f"{weights} does not hold the weights of {self.card.model.name}: {reason(error)}") from error
         return outline.eval()
 
 

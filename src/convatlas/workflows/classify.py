@@ -224,9 +224,7 @@ def _skipped_finding(dataset: Dataset) -> str:
     )
 
 
-def _choose_recipe(
-    entry: ModelEntry, source: Source, recipe: str | Path | Recipe | None
-) -> ClassificationRecipe:
+def _choose_recipe(entry: ModelEntry, source: Source, recipe: str | Path | Recipe | None) -> ClassificationRecipe:
     if recipe is not None:
         return recipe_for(recipe, ClassificationRecipe)
     return default_recipe(entry.recipe, mirror=source.mirror)

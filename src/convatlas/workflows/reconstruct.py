@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from convatlas.assessment.autoencoder import prepared_for, test_rows_once, write_anomaly_report
+from convatlas.assessment.autoencoder import judge_test_rows, prepared_for, write_anomaly_report
 from convatlas.data.tables import is_table, open_table
 from convatlas.data.tables.prepared import PreparedTable, prepare_table
-from convatlas.errors import DataError, RecipeError
+from convatlas.errors import DataError
 from convatlas.layers import initialize
 from convatlas.models import create_autoencoder
 from convatlas.models.contract import Autoencoder
@@ -115,7 +115,7 @@ def _rate(asked: float | None, prepared: PreparedTable, watch: Watch) -> float |
             "--set calibration_fraction"
         )
     watch.finding(
-        f"no threshold is set: {USUAL_RATE:.0%} of false alarms takes {needed:,} calibration rows, and there are {rows:,}"
+        f"no threshold is set: {USUAL_RATE:.0%} of false alarms takes {needed:,} calibration rows; there are {rows:,}"
     )
     return None
 
@@ -137,7 +137,7 @@ def _fit(
         run.keep_calibration(prepared.encoded(prepared.parts.calibration))
         if run.card.false_alarms is not None:
             run.set_threshold(run.card.false_alarms, CONFIDENCE)
-        write_anomaly_report(run, state.history, test_rows_once(run, prepared))
+        write_anomaly_report(run, state.history, judge_test_rows(run, prepared))
 
     task = Reconstruction(baseline=float(fit.double().var(dim=0, correction=0).mean()))
     attempt(run, network, task, feed, recipe, watch, resume=resume, conclude=conclude)
