@@ -70,7 +70,7 @@ def test_a_family_by_its_name_is_listed(convatlas: Command) -> None:
 def test_autoencoders_are_listed_with_their_columns(convatlas: Command) -> None:
     lines = squeezed(convatlas("models", "autoencoder").out)
     assert lines[0] == "network input params MACs recipe"
-    assert "autoencoder_plain 29 columns 2.4 k 2.3 k autoencoder-plain" in lines
+    assert "autoencoder_plain 29 columns 2.4 k 2.3 k autoencoder" in lines
     assert "7 networks. MACs: multiply-adds of one row." in lines
     assert lines[-1] == "convatlas train NETWORK --data TABLE"
     assert json.loads(convatlas("models", "autoencoder", "--json").out) == describe_autoencoders()

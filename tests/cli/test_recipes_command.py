@@ -17,4 +17,6 @@ def test_every_recipe_is_listed(convatlas: Command) -> None:
 
 def test_a_recipe_is_printed_to_be_copied(convatlas: Command) -> None:
     answer = convatlas("recipes", "vgg-cifar10")
-    assert parse_recipe(tomllib.loads(answer.out), "printed", ClassificationRecipe) == load_recipe("vgg-cifar10")
+    printed = tomllib.loads(answer.out)
+    assert printed.pop("task") == "classify"
+    assert parse_recipe(printed, "printed", ClassificationRecipe) == load_recipe("vgg-cifar10")

@@ -155,7 +155,7 @@ def find_entry(name: str) -> ModelEntry | AutoencoderEntry:
     """What the registry knows of a network, whatever its task.
 
     >>> find_entry("autoencoder_deep").recipe
-    'autoencoder-deep'
+    'autoencoder'
 
     Raises:
         UnknownNameError: no network has that name; the nearest are named.

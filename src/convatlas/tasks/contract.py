@@ -99,6 +99,10 @@ class Task(Protocol):
     def columns(self) -> tuple[Column, ...]:
         """The figures of a training step; the first is the loss."""
 
+    @property
+    def examples(self) -> str:
+        """What is learnt from, in words: images, or rows."""
+
     def objective(self, outputs: Any, batch: Batch) -> Step:
         """What a training step minimises and counts, from what the network gives in training mode."""
 

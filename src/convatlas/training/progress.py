@@ -95,6 +95,7 @@ class RichWatch:
         self._task: TaskID | None = None
         self._drawn_header = False
         self._columns: tuple[Column, ...] = ()
+        self._examples = "images"
 
     def decoding(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -110,8 +111,8 @@ class RichWatch:
         progress.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def task(self, task: Task) -> None:
-        """Remember which figures there will be."""
-        self._columns = task.columns
+        """Remember which figures there will be, and of what."""
+        self._columns, self._examples = task.columns, task.examples
 
     def step(self, report: StepReport) -> None:
         """Move the bar."""
@@ -121,7 +122,7 @@ class RichWatch:
             task,
             completed=report.progress,
             description=f"epoch {report.epoch + 1}",
-            figures=f"{figures}  {report.images_per_second:,.0f} images/s",
+            figures=f"{figures}  {report.images_per_second:,.0f} {self._examples}/s",
             left=_clock(report.seconds_left),
         )
 
@@ -129,7 +130,7 @@ class RichWatch:
         """Print the figures of a validation; a star marks the best so far."""
         progress, _ = self._bar()
         if not self._drawn_header:
-            progress.console.print(f"[dim]{_header(self._columns)}[/]")
+            progress.console.print(f"[dim]{_header(self._columns, self._examples)}[/]")
             self._drawn_header = True
         star = "★" if progress.console.encoding.startswith("utf") else "*"
         progress.console.print(
@@ -168,9 +169,9 @@ class RichWatch:
         return self._progress, self._task
 
 
-def _header(columns: Sequence[Column]) -> str:
+def _header(columns: Sequence[Column], examples: str) -> str:
     figures = [*_titles("train", columns), *_titles("validation", columns)]
-    return " ".join([f"{'epoch':>6}", *figures, f"{'images/s':>10}", f"{'time':>7}"])
+    return " ".join([f"{'epoch':>6}", *figures, f"{f'{examples}/s':>10}", f"{'time':>7}"])
 
 
 def _titles(part: str, columns: Sequence[Column]) -> list[str]:

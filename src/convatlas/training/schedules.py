@@ -19,6 +19,7 @@ def learning_rate(recipe: Recipe, progress: float, epoch: int) -> float:
         progress: share of the whole training that is done, 0 to 1.
         epoch: epochs completed, for the schedule ``steps``.
 
+    >>> from convatlas.training.recipe import ClassificationRecipe
     >>> recipe = ClassificationRecipe(epochs=10, learning_rate=0.1, schedule="cosine")
     >>> [round(learning_rate(recipe, progress, epoch=0), 3) for progress in (0, 0.5, 1)]
     [0.1, 0.05, 0.0]

@@ -41,6 +41,8 @@ FARTHEST = 1e12  # from the centre that a number is shown to a network; its squa
 LARGEST = 1e140  # of a number that is learnt from; the squares of many of them still add up
 QUARTILES_OF_ONE_SIGMA = 1.3489795  # between the quartiles of a normal distribution
 
+EXPECTED_DIGITS = 3  # of a number that a network expects; more would be more than it knows
+
 MISSING, OTHER = "missing", "another value"  # as a person reads them
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -91,7 +93,7 @@ class NumberColumn(BaseModel):
         """The value that encoded numbers, [width], stand for."""
         if self.has_missing and numbers[1] > 0.5:
             return MISSING
-        return number_text(_sum(float(numbers[0]) * self.scale, self.centre))
+        return number_text(_sum(float(numbers[0]) * self.scale, self.centre), EXPECTED_DIGITS)
 
 
 class CategoryColumn(BaseModel):
@@ -319,14 +321,15 @@ def _no_number(column: Series[Any], name: str, first_row: int) -> DataError:
     return DataError(f"column {shown_name(name)} holds no numbers, and the network was trained on numbers there")
 
 
-def number_text(number: float) -> str:
-    """A number as a person reads it; a whole one without a fraction.
+def number_text(number: float, digits: int | None = None) -> str:
+    """A number as a person reads it, rounded to ``digits`` that count; a whole one without a fraction.
 
-    >>> number_text(3.0), number_text(-0.123456789)
-    ('3', '-0.123457')
+    >>> number_text(3.0), number_text(-0.123456789), number_text(1879.18, digits=3)
+    ('3', '-0.123457', '1880')
     """
-    whole = math.isfinite(number) and number == int(number) and abs(number) < 1e15
-    return str(int(number)) if whole else f"{number:.6g}"
+    rounded = number if digits is None else float(f"{number:.{digits}g}")
+    is_whole = rounded % 1 == 0 and abs(rounded) < 1e15  # the remainder of an infinite one is no number
+    return str(int(rounded)) if is_whole else f"{rounded:.6g}"
 
 
 def _sum(one: float, other: float) -> float:

@@ -44,6 +44,7 @@ class Classification:
     label_smoothing: float = 0.0
 
     columns = (Column("loss"), Column("accuracy", is_share=True))
+    examples = "images"
 
     def objective(self, outputs: Any, batch: Batch) -> Step:
         """The summed loss of a network's logits, and of auxiliary heads' where the network returns them too.

@@ -74,6 +74,7 @@ class Reconstruction:
     baseline: float
 
     columns = (Column("loss"),)
+    examples = "rows"
 
     def objective(self, outputs: Any, batch: Batch) -> Step:
         """The summed loss of rebuilt rows [n, features], and the penalty where the network returns one beside them.
