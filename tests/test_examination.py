@@ -119,7 +119,7 @@ def test_an_autoencoder_is_planned_by_its_own_loss_and_optimizer() -> None:
 
 def test_the_training_of_an_autoencoder_is_timed_on_rows() -> None:
     time = time_training(open_subject("autoencoder_denoising", columns=6), images=640, batch_size=64)
-    assert (time.shown, time.images, time.epochs) == ("rows", 640, 30)
+    assert (time.shown, time.images, time.epochs) == ("rows", 640, 50)
     assert time.epoch_seconds == pytest.approx(10 * time.step.mean)
 
 

@@ -17,6 +17,8 @@ from convatlas.errors import DataError
 
 INPUTS = ["amount", "distance", "country"]
 
+THREE_DIGITS = 5.1e-3  # what rounding to them may change, as a share
+
 
 def test_numbers_are_scaled_texts_are_categories_and_what_is_missing_is_said() -> None:
     frame = payments()[INPUTS]
@@ -128,7 +130,7 @@ def test_numbers_come_back_in_their_own_units(values: list[float], scaling: Any)
     near = np.abs(rows[:, 0]) < FARTHEST
     back = np.array([float(encoding.decode_column(row, 0)) for row in rows])
     spread = max(map(abs, values)) + np.ptp(values)
-    assert np.allclose(back[near], np.array(values)[near], atol=1e-5 * spread + 1e-30, rtol=1e-5)
+    assert np.allclose(back[near], np.array(values)[near], atol=1e-5 * spread + 1e-30, rtol=THREE_DIGITS)
 
 
 def test_several_columns_are_read_back_each_from_its_place() -> None:
@@ -138,7 +140,7 @@ def test_several_columns_are_read_back_each_from_its_place() -> None:
     for row in range(30):
         for column in range(3):
             seen, back = encoding.shown(frame, row, column), encoding.decode_column(rows[row], column)
-            assert seen == back or float(back) == pytest.approx(float(seen), abs=1e-4)
+            assert seen == back or float(back) == pytest.approx(float(seen), abs=1e-4, rel=THREE_DIGITS)
 
 
 def card(**changes: Any) -> str:
