@@ -18,11 +18,12 @@ from torch import nn
 from convatlas.acceleration import Engine, known_engine
 from convatlas.assessment.autoencoder import AnomalyReport, assess_autoencoder
 from convatlas.assessment.classifier import assess
+from convatlas.assessment.image_autoencoder import assess_image_autoencoder
 from convatlas.errors import RecipeError, RunError
 from convatlas.examination import inspect_subject
 from convatlas.inspection import Inspection
-from convatlas.models.registry import AutoencoderEntry, ModelEntry, find_entry
-from convatlas.runs import AutoencoderRun, ClassifierRun, Run
+from convatlas.models.registry import AutoencoderEntry, Entry, ImageAutoencoderEntry, find_entry
+from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
 from convatlas.subjects import open_subject
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.reconstruct.thresholds import parse_rate
@@ -30,6 +31,7 @@ from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe
 from convatlas.workflows.classify import resume_classifier, train_classifier
 from convatlas.workflows.reconstruct import resume_autoencoder, train_autoencoder
+from convatlas.workflows.reconstruct_images import resume_image_autoencoder, train_image_autoencoder
 
 
 def train(  # noqa: PLR0913, what a person may want to say
@@ -100,6 +102,20 @@ def train(  # noqa: PLR0913, what a person may want to say
                 out=place,
                 watch=watching,
             )
+        if isinstance(entry, ImageAutoencoderEntry):
+            refused = {"label": label, "time": time, "strict": strict, "engine": engine, "memory": memory}
+            _refuse_for(entry, "trained on good images", **refused)
+            return train_image_autoencoder(
+                entry,
+                data,
+                recipe,
+                settings,
+                image_size=image_size,
+                normal=normal,
+                false_alarms=false_alarms,
+                out=place,
+                watch=watching,
+            )
         _refuse_for(entry, "a classifier of images", label=label, normal=normal, time=time, false_alarms=false_alarms)
         return train_classifier(
             entry,
@@ -142,9 +158,13 @@ def resume(
         known_engine(engine)
     opened = Run.open(run)
     with closing(watch or RichWatch()) as watching:
-        if isinstance(opened, AutoencoderRun):
+        if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
             if engine is not None:
-                raise RecipeError(f"engine has no meaning for {opened.card.model.name}, trained on rows: leave it out")
+                raise RecipeError(f"engine has no meaning for {opened.card.model.name}, an autoencoder: leave it out")
+            if isinstance(opened, ImageAutoencoderRun):
+                return resume_image_autoencoder(
+                    opened, data=data, epochs=epochs, time_budget=time_budget, watch=watching
+                )
             return resume_autoencoder(opened, data=data, epochs=epochs, time_budget=time_budget, watch=watching)
         return resume_classifier(
             _classifier(opened), data=data, epochs=epochs, time_budget=time_budget, engine=engine, watch=watching
@@ -209,13 +229,15 @@ def evaluate(
         DataError: the classes of ``data`` are not those of the run, or its columns.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
-    if isinstance(opened, AutoencoderRun):
+    if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
         if ten_crop:
-            raise RunError(f"ten crops are of images; {opened.path} is of rows. Leave ten_crop out")
+            raise RunError(f"ten crops are for a classifier; {opened.path} finds anomalies. Leave ten_crop out")
         share = parse_rate(prevalence) if prevalence is not None else None
+        if isinstance(opened, ImageAutoencoderRun):
+            return assess_image_autoencoder(opened, data=data, prevalence=share)
         return assess_autoencoder(opened, data=data, prevalence=share)
     if prevalence is not None:
-        raise RunError(f"a prevalence is of anomalies among rows; {opened.path} classifies images. Leave it out")
+        raise RunError(f"a prevalence is of anomalies; {opened.path} classifies images. Leave it out")
     return assess(_classifier(opened), data=data, ten_crop=ten_crop, engine=engine).evaluation
 
 
@@ -225,7 +247,7 @@ def _classifier(run: Run) -> ClassifierRun:
     return run
 
 
-def _refuse_for(entry: ModelEntry | AutoencoderEntry, what: str, **given: object) -> None:
+def _refuse_for(entry: Entry, what: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise RecipeError(f"{name} has no meaning for {entry.name}, {what}: leave it out")

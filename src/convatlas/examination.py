@@ -17,7 +17,7 @@ from convatlas.errors import InspectionError, unknown_name
 from convatlas.inspection import Inspection, inspect_module
 from convatlas.inspection.layers import longest_path_depth
 from convatlas.models import Autoencoder, find_entry
-from convatlas.models.registry import AutoencoderEntry, Published
+from convatlas.models.registry import ModelEntry, Published
 from convatlas.speed import (
     Progress,
     Speed,
@@ -39,7 +39,7 @@ OPTIMIZERS = get_args(ClassificationRecipe.model_fields["optimizer"].annotation)
 
 # How a module is trained of which nothing is known: by SGD; and an autoencoder: by Adam.
 UNNAMED = ClassificationRecipe(learning_rate=0.1, batch_size=32, epochs=1)
-UNNAMED_OF_ROWS = ReconstructionRecipe(learning_rate=1e-3, batch_size=64, optimizer="adam", epochs=1)
+UNNAMED_AUTOENCODER = ReconstructionRecipe(learning_rate=1e-3, batch_size=64, optimizer="adam", epochs=1)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def time_training(
     examples = images or subject.images or USUAL_IMAGES
     network = subject.network()
     if isinstance(network, Autoencoder):
-        return measure_autoencoder_training(network, recipe, rows=examples, epochs=epochs, watch=watch)
+        return measure_autoencoder_training(network, recipe, examples=examples, epochs=epochs, watch=watch)
     if not isinstance(recipe, ClassificationRecipe):
         raise InspectionError(f"{subject.name} is no autoencoder, and its recipe is for one")
     shape = subject.image_batch(1)
@@ -200,7 +200,7 @@ def _compared(
         receptive_field=_field_of_last_map(inspection),
         memory=inspection.memory,
         batch_size=batch_size,
-        published=None if isinstance(entry, AutoencoderEntry) else entry.published,
+        published=entry.published if isinstance(entry, ModelEntry) else None,
         speed=speed,
     )
 
@@ -223,7 +223,7 @@ def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> 
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if optimizer not in (None, "sgd"):
         wanted["nesterov"] = False  # SGD alone has it
-    return (subject.recipe or (UNNAMED_OF_ROWS if subject.is_of_rows else UNNAMED)).updated(**wanted)
+    return (subject.recipe or (UNNAMED_AUTOENCODER if subject.is_autoencoder else UNNAMED)).updated(**wanted)
 
 
 def _plan(subject: Subject, recipe: Recipe, precision: Precision) -> Callable[[int], MemoryPlan] | None:
@@ -239,7 +239,7 @@ def _plan(subject: Subject, recipe: Recipe, precision: Precision) -> Callable[[i
             optimizer=partial(build_optimizer, recipe=recipe),
             precision=precision,
             layout="contiguous" if subject.is_of_rows else "channels_last",
-            loss=mean_objective if subject.is_of_rows else None,
+            loss=mean_objective if subject.is_autoencoder else None,
         )
 
     return plan

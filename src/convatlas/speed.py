@@ -21,7 +21,7 @@ from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import InspectionError
 from convatlas.inspection.timing import Timing, time_calls
-from convatlas.models import Autoencoder, ReconstructionOutput
+from convatlas.models import Autoencoder, ReconstructionOutput, RowAutoencoder
 from convatlas.tasks.classify.task import Classification
 from convatlas.tasks.contract import Batch
 from convatlas.tasks.contract import Batches as AnyBatches
@@ -175,14 +175,14 @@ def measure_training(
 
 
 def measure_autoencoder_training(
-    network: Autoencoder, recipe: Recipe, *, rows: int, epochs: int | None, watch: Progress | None = None
+    network: Autoencoder, recipe: Recipe, *, examples: int, epochs: int | None, watch: Progress | None = None
 ) -> TrainingTime:
     """Take a few real steps of an autoencoder's training, on noise and with a copy, and say how long all would take.
 
     Args:
         network: the autoencoder.
         recipe: how it is trained.
-        rows: that an epoch has.
+        examples: rows or images, that an epoch has.
         epochs: how many there are; None where that is not known.
         watch: told after each step.
     """
@@ -191,10 +191,11 @@ def measure_autoencoder_training(
 
     copy = deepcopy(network).train()
     card = EngineCard()
-    learner = Learner(copy, Reconstruction(baseline=1.0), recipe, card, (recipe.batch_size, network.columns))
-    noise = torch.randn(2 * recipe.batch_size, network.columns, generator=torch.Generator().manual_seed(0))
+    shown = "rows" if isinstance(network, RowAutoencoder) else "images"
+    learner = Learner(copy, Reconstruction(1.0, shown), recipe, card, (recipe.batch_size, *network.input_shape))
+    noise = torch.randn(2 * recipe.batch_size, *network.input_shape, generator=torch.Generator().manual_seed(0))
     step = _timed_steps(learner, Feed.of_rows(noise, noise, recipe).train, watch)
-    return TrainingTime(step, recipe.batch_size, rows, epochs, card.name, shown="rows")
+    return TrainingTime(step, recipe.batch_size, examples, epochs, card.name, shown=shown)
 
 
 def _timed_steps(learner: Learner, noise: AnyBatches, watch: Progress | None) -> Timing:
@@ -211,7 +212,7 @@ def _timed_steps(learner: Learner, noise: AnyBatches, watch: Progress | None) ->
 
 
 def _settled(network: nn.Module, shape: tuple[int, ...], engine: Engine) -> Acceleration:
-    """What runs a network; the engine has kernels for images alone."""
+    """What runs a network; the engine has kernels for classifiers' layers alone."""
     return settle(network, shape, "torch" if isinstance(network, Autoencoder) else engine)
 
 

@@ -18,16 +18,21 @@ from convatlas.models import (
     Autoencoder,
     AutoencoderEntry,
     Classifier,
+    ImageAutoencoderEntry,
+    RowAutoencoder,
     create_autoencoder,
+    create_image_autoencoder,
     create_model,
     find_entry,
     list_models,
     outline_autoencoder,
+    outline_image_autoencoder,
     outline_model,
 )
 from convatlas.models.contract import blank_input
 from convatlas.training.recipe import (
     ClassificationRecipe,
+    ImageReconstructionRecipe,
     Recipe,
     ReconstructionRecipe,
     default_recipe,
@@ -36,7 +41,7 @@ from convatlas.training.recipe import (
 )
 
 if TYPE_CHECKING:
-    from convatlas.runs import Run
+    from convatlas.runs import ImageAutoencoderRun, Run
 
 PICTURE = (3, 224, 224)  # what a module of which nothing else is known is shown
 
@@ -60,7 +65,12 @@ class Subject:
 
     @property
     def is_of_rows(self) -> bool:
-        """Whether it is an autoencoder, which is shown rows [n, columns]."""
+        """Whether it is shown rows [n, columns], as an autoencoder of them is."""
+        return isinstance(self.module, RowAutoencoder)
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether it learns to give back what it is shown."""
         return isinstance(self.module, Autoencoder)
 
     def batch(self, size: int) -> tuple[int, ...]:
@@ -103,7 +113,7 @@ def open_subject(
         what: a registered network, a run, "path.py:factory", where calling ``factory()`` gives a module, or a pair of a
             module and an example of its input; or a module itself.
         example: a tensor, several for a module that takes several, or the shape of one image: (3, 224, 224).
-        image_size, num_classes: of a registered classifier; its own when left out.
+        image_size, num_classes: of a registered network for images; its own when left out.
         columns: of the rows of a registered autoencoder; its own when left out.
 
     Raises:
@@ -179,7 +189,10 @@ def _registered(name: str, *, image_size: int | None, num_classes: int | None, c
     if isinstance(entry, AutoencoderEntry):
         _refuse(name, "an autoencoder of rows", image_size=image_size, num_classes=num_classes)
         return _registered_autoencoder(entry, columns)
-    _refuse(name, "a classifier of images", columns=columns)
+    _refuse(name, "a network for images", columns=columns)
+    if isinstance(entry, ImageAutoencoderEntry):
+        _refuse(name, "an autoencoder of images", num_classes=num_classes)
+        return _registered_image_autoencoder(entry, image_size)
     model = outline_model(name, image_size=image_size, num_classes=num_classes)
     recipe = default_recipe(entry.recipe, mirror=True)
     build = partial(create_model, name, image_size=image_size, num_classes=num_classes, seed=recipe.seed)
@@ -192,8 +205,14 @@ def _registered_autoencoder(entry: AutoencoderEntry, columns: int | None) -> Sub
     return _of_network(entry.name, outline_autoencoder(entry.name, columns=columns), recipe, build)
 
 
+def _registered_image_autoencoder(entry: ImageAutoencoderEntry, image_size: int | None) -> Subject:
+    recipe = recipe_for(entry.recipe, ImageReconstructionRecipe)
+    build = partial(create_image_autoencoder, entry.name, image_size=image_size, seed=recipe.seed)
+    return _of_network(entry.name, outline_image_autoencoder(entry.name, image_size=image_size), recipe, build)
+
+
 def _of_run(run: Run) -> Subject:
-    from convatlas.runs import AutoencoderRun, ClassifierRun
+    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun
 
     where = str(run.path / "card.json")
     if isinstance(run, AutoencoderRun):
@@ -201,11 +220,22 @@ def _of_run(run: Run) -> Subject:
         outline = outline_autoencoder(card.name, columns=card.columns, **card.settings)
         recipe: Recipe = parse_recipe(run.card.recipe, where, ReconstructionRecipe)
         return replace(_of_network(card.name, outline, recipe, run.model), images=rows.get("fit"))
+    if isinstance(run, ImageAutoencoderRun):
+        return _of_image_run(run, where)
     if not isinstance(run, ClassifierRun):
         raise InspectionError(f"{run.path} is of the task {run.card.task}, whose networks cannot be looked into")
     recipe = parse_recipe(run.card.recipe, where, ClassificationRecipe)
     subject = _of_network(run.card.model.name, outline_model(**run.card.model.model_dump()), recipe, run.model)
     return replace(subject, images=run.card.data.counts["train"])
+
+
+def _of_image_run(run: ImageAutoencoderRun, where: str) -> Subject:
+    card = run.card.model
+    outline = outline_image_autoencoder(
+        card.name, in_channels=card.in_channels, image_size=card.image_size, **card.settings
+    )
+    recipe = parse_recipe(run.card.recipe, where, ImageReconstructionRecipe)
+    return replace(_of_network(card.name, outline, recipe, run.model), images=run.card.data.counts.get("fit"))
 
 
 def _of_network(name: str, model: Classifier | Autoencoder, recipe: Recipe, build: Callable[[], nn.Module]) -> Subject:

@@ -18,7 +18,7 @@ from convatlas.data.tables.prepared import PreparedTable, prepare_table
 from convatlas.data.tables.table import IN_MEMORY
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
 from convatlas.models.registry import find_entry
-from convatlas.runs import AutoencoderRun, TableCard
+from convatlas.runs import AutoencoderRun, Run, TableCard
 from convatlas.runs.autoencoder import Calibration
 from convatlas.tasks.reconstruct.drift import drift
 from convatlas.tasks.reconstruct.metrics import AnomalyEvaluation, judge_scores
@@ -79,7 +79,7 @@ def assess_autoencoder(
 def judge_test_rows(run: AutoencoderRun, prepared: PreparedTable) -> dict[str, Any]:
     """The end of a training: show the run its test rows, and put the result on its card."""
     record, evaluation = _judged_own(run, prepared, None, None)
-    _keep(run, f"{prepared.table.name} test", record, ())
+    keep_record(run, f"{prepared.table.name} test", record, ())
     run.count_test()
     run.update(test=evaluation.summary())
     return record
@@ -158,7 +158,7 @@ def _assess_own(run: AutoencoderRun, prevalence: float | None, told: Told | None
     name = f"{prepared.table.name} test"
     try:
         run.count_test()
-        return _keep(run, name, record, ())
+        return keep_record(run, name, record, ())
     except StorageError as error:
         return AnomalyReport(name, record, (f"not kept: {error}",), None)
 
@@ -180,7 +180,7 @@ def _assess_other(run: AutoencoderRun, data: Any, prevalence: float | None) -> A
         remarks.append("no labels: how many anomalies are found cannot be told, only how unlike the rows are")
     name = f"{table.name} {table.fingerprint[:4]}"
     try:
-        return _keep(run, name, record, tuple(remarks))
+        return keep_record(run, name, record, tuple(remarks))
     except StorageError as error:
         return AnomalyReport(name, record, (*remarks, f"not kept: {error}"), None)
 
@@ -315,7 +315,12 @@ def _rivals(
     return found
 
 
-def _keep(run: AutoencoderRun, rows: str, record: dict[str, Any], remarks: tuple[str, ...]) -> AnomalyReport:
+def keep_record(run: Run, rows: str, record: dict[str, Any], remarks: tuple[str, ...]) -> AnomalyReport:
+    """Keep an evaluation in the run's ``evaluations/``, named by what it was made on.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     if (run.path / EVALUATIONS).is_symlink():
         raise StorageError(f"{run.path / EVALUATIONS} is a link, and nothing is written through it")
     path = run.path / EVALUATIONS / f"{rows.replace(' ', '-')}.json"

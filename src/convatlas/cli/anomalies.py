@@ -16,6 +16,8 @@ WIDTH = 80
 COLUMNS_SHOWN = 5  # of those that matter
 MISTAKES_SHOWN = 3  # of misses and of false alarms; the report has more
 PARTS_SHOWN = 3  # columns of a mistake
+BOXES_SHOWN = 3  # of an image
+KINDS_SHOWN = 20  # of anomalies
 LONGEST_NAME, LONGEST_VALUE = 18, 13  # characters of a column's name and of what it holds: a line has 80
 USUAL_RATES = (0.01, 0.001, 0.0001)
 
@@ -37,7 +39,9 @@ def print_anomaly_evaluation(record: Mapping[str, Any], rows_a_day: float | None
     _print_alarms_found(console, record, rows_a_day)
     _print_drift(console, record.get("drift"))
     _print_table(console, _columns_table(record.get("columns") or []), right=(1, 2))
-    _print_mistakes(console, "the anomalies most like normal rows, which are missed", record.get("misses") or [])
+    _print_table(console, _kinds_table(record.get("kinds") or []), right=(1, 2, 3))
+    normal = f"normal {record.get('examples', 'rows')}"
+    _print_mistakes(console, f"the anomalies most like {normal}, which are missed", record.get("misses") or [])
     _print_mistakes(console, "the highest false alarms", record.get("false_alarm_rows") or [])
     if record.get("record"):
         print_lines(console, "", f"record  {_plain(record['record'])}")  # not wrapped: a path is there to be copied
@@ -64,6 +68,45 @@ def print_alarms(record: Mapping[str, Any]) -> None:
         ), style="dim")  # fmt: skip
     if record["scores"] is not None:
         print_lines(console, f"scores  {_plain(record['scores'])}")
+
+
+def print_image_alarms(record: Mapping[str, Any]) -> None:
+    """Which images are alarms, how unusual each is, and where.
+
+    Args:
+        record: ``images``, each with ``image``, ``score``, ``p_value``, ``alarm``, ``boxes`` and ``map`` (a file, or
+            None); and ``threshold`` (or None); as ``convatlas predict --json`` prints them.
+    """
+    console = _console()
+    images, threshold = record["images"], record["threshold"]
+    head = ("image", "score", "p", "", "where it is unusual")
+    rows = [
+        (
+            _plain(each["image"]),
+            f"{each['score']:.4g}",
+            f"{each['p_value']:.2g}",
+            "alarm" if each["alarm"] else "",
+            _boxes_in_words(each["boxes"]),
+        )
+        for each in images
+    ]
+    _print_table(console, [head, *rows], right=(1, 2), before=())
+    print_lines(console, "")
+    if threshold is not None:
+        print_lines(console, _paragraph(_promise(threshold, "images")))
+    print_lines(console, _paragraph(
+        "p: the share of good images that score as high or higher, as the calibration images have it. Boxes: left, "
+        "top, right, bottom in pixels."
+    ), style="dim")  # fmt: skip
+    written = [each["map"] for each in images if each["map"] is not None]
+    if written:
+        print_lines(console, f"maps    {_plain(written[0])}{f' and {len(written) - 1:,} more' if written[1:] else ''}")
+
+
+def _boxes_in_words(boxes: Sequence[Mapping[str, int]]) -> str:
+    told = [f"{box['left']},{box['top']}-{box['right']},{box['bottom']}" for box in boxes[:BOXES_SHOWN]]
+    more = f" and {len(boxes) - BOXES_SHOWN} more" if len(boxes) > BOXES_SHOWN else ""
+    return f"{'  '.join(told)}{more}" if told else "nowhere"
 
 
 def print_threshold(card: Mapping[str, Any] | None, calibrated_rows: int, rows_a_day: float | None = None) -> None:
@@ -98,9 +141,12 @@ def _print_ranking(console: Console, record: Mapping[str, Any]) -> None:
     if anomalies is None:
         print_lines(console, f"{n:,} rows without labels", style="bold")
         return
-    rows = f"{n:,} rows, {anomalies:,} of them anomalies ({rate(record['prevalence'])})"
+    examples = record.get("examples", "rows")
+    rows = f"{n:,} {examples}, {anomalies:,} of them anomalies ({rate(record['prevalence'])})"
     if record[AVERAGE_PRECISION] is None:
-        print_lines(console, _paragraph(f"{rows}: a ranking cannot be judged by one kind of rows alone"), style="bold")
+        print_lines(
+            console, _paragraph(f"{rows}: a ranking cannot be judged by one kind of {examples} alone"), style="bold"
+        )
         return
     print_lines(
         console, f"average precision {_with_interval(record, AVERAGE_PRECISION, '95 % interval ')}", style="bold"
@@ -109,7 +155,7 @@ def _print_ranking(console: Console, record: Mapping[str, Any]) -> None:
     if record[AT_STATED_PREVALENCE] is not None:
         where = rate(record["stated_prevalence"])
         print_lines(console, _paragraph(
-            f"where {where} of the rows are anomalies, it is {_with_interval(record, AT_STATED_PREVALENCE)}"
+            f"where {where} of the {examples} are anomalies, it is {_with_interval(record, AT_STATED_PREVALENCE)}"
         ))  # fmt: skip
 
 
@@ -148,22 +194,23 @@ def _print_alarms_found(console: Console, record: Mapping[str, Any], rows_a_day:
     if threshold is None:
         print_lines(console, "", _paragraph("no threshold is set: no row is an alarm, and rows are only ranked"))
         return
-    print_lines(console, "", _paragraph(_promise(threshold)))
+    print_lines(console, "", _paragraph(_promise(threshold, record.get("examples", "rows"))))
     for sentence in (*_alarm_sentences(record), *_day_sentences(record, rows_a_day)):
         print_lines(console, _paragraph(sentence, margin=2))
 
 
 def _alarm_sentences(record: Mapping[str, Any]) -> Iterator[str]:
+    examples = record.get("examples", "rows")
     if record["false_alarm_rate"] is not None:
         normal = record["n"] - record["anomalies"]
-        false = f"{record['false_alarms']:,} of {normal:,} normal rows"
+        false = f"{record['false_alarms']:,} of {normal:,} normal {examples}"
         yield f"false alarms  {rate(record['false_alarm_rate'])}  ({false}; {_shares(record['false_alarm_interval'])})"
     if record["recall"] is not None:
         found = f"{record['alarms'] - record['false_alarms']:,} of {record['anomalies']:,} anomalies"
         yield f"found         {rate(record['recall'])}  ({found}; {_shares(record['recall_interval'])})"
     if record["precision_at_stated"] is not None:
         stated = rate(record["stated_prevalence"])
-        yield f"where {stated} of the rows are anomalies, {rate(record['precision_at_stated'])} of the alarms are"
+        yield f"where {stated} of the {examples} are anomalies, {rate(record['precision_at_stated'])} of the alarms are"
     if record["anomalies"] is None and record["alarms"] is not None:
         yield f"alarms        {rate(record['alarms'] / record['n'])}  ({record['alarms']:,} of {record['n']:,} rows)"
 
@@ -213,12 +260,26 @@ def _columns_table(columns: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [("adds to the score", "of anomalies", "of normal rows"), *rows] if rows else []
 
 
-def _print_table(console: Console, rows: Sequence[Row], right: Sequence[int]) -> None:
+def _kinds_table(kinds: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Each kind of anomalies, the one that is told worst from what is normal first."""
+    rows = [
+        (
+            _short(kind["name"]),
+            f"{kind['n']:,}",
+            rate(kind["alarms"] / kind["n"]) if kind["alarms"] is not None else "-",
+            _or_dash(kind["roc_auc"], "{:.3f}".format),
+        )
+        for kind in kinds[:KINDS_SHOWN]
+    ]
+    return [("kind", "images", "found", "ROC"), *rows] if rows else []
+
+
+def _print_table(console: Console, rows: Sequence[Row], right: Sequence[int], before: Sequence[str] = ("",)) -> None:
     if rows:
         used = [place for place in range(len(rows[0])) if rows[0][place]]
         kept = [tuple(row[place] for place in used) for row in rows]
         head, *others = aligned(kept, right=[place for place, column in enumerate(used) if column in right])
-        print_lines(console, "", _spaced(head), style="bold")
+        print_lines(console, *before, _spaced(head), style="bold")
         print_lines(console, *map(_spaced, others))
 
 
@@ -230,8 +291,11 @@ def _print_mistakes(console: Console, what: str, rows: Sequence[Mapping[str, Any
 
 
 def _row_lines(row: Mapping[str, Any], parts: int | None = None) -> list[str]:
-    """A row, and below it the columns that add most to its score."""
+    """A row, and below it the columns that add most to its score; or an image."""
     alarm = "  alarm" if row["alarm"] else ""
+    if "image" in row:
+        what = f"{_plain(row['label'])}  {_plain(row['image'])}"
+        return [f"{what}  score {row['score']:.4g}  p {row['p_value']:.2g}{alarm}"]
     columns = [
         (
             "  " + _short(part["name"]),
@@ -254,10 +318,10 @@ def _alarms_sentence(record: Mapping[str, Any]) -> str:
     return f"{table}: {record['alarms']:,} of {record['rows']:,} rows {verb}{share}"
 
 
-def _promise(threshold: Mapping[str, Any]) -> str:
+def _promise(threshold: Mapping[str, Any], examples: str = "rows") -> str:
     return (
-        f"alarm above a score of {threshold['value']:.4g}: at most {rate(threshold['rate'])} of normal rows, with "
-        f"{rate(threshold['confidence'])} confidence, by {threshold['calibration_rows']:,} calibration rows"
+        f"alarm above a score of {threshold['value']:.4g}: at most {rate(threshold['rate'])} of normal {examples}, "
+        f"with {rate(threshold['confidence'])} confidence, by {threshold['calibration_rows']:,} calibration {examples}"
     )
 
 

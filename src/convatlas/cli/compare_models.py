@@ -103,10 +103,10 @@ def _refuse_what_cannot_be_drawn(names: Sequence[str], path: Path) -> None:
 
 def _published(name: str) -> Published | None:
     """An accuracy, which only classifiers have."""
-    from convatlas.models import AutoencoderEntry, find_entry
+    from convatlas.models import ModelEntry, find_entry
 
     entry = find_entry(name)
-    return None if isinstance(entry, AutoencoderEntry) else entry.published
+    return entry.published if isinstance(entry, ModelEntry) else None
 
 
 def _on_imagenet(published: Published | None) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convatlas.runs.cards import Card, ReconstructionCard
+from convatlas.runs.cards import AnomalyCard, Card
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -85,7 +85,7 @@ def print_run_summary(run: Run) -> int:
     if card.status == "interrupted":
         console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
         return INTERRUPTED
-    if isinstance(card, ReconstructionCard):
+    if isinstance(card, AnomalyCard):
         _print_anomaly_summary(console, card)
     else:
         _print_test_accuracy(console, card)
@@ -107,10 +107,10 @@ def _print_test_accuracy(console: Console, card: Card) -> None:
     )
 
 
-def _print_anomaly_summary(console: Console, card: ReconstructionCard) -> None:
+def _print_anomaly_summary(console: Console, card: AnomalyCard) -> None:
     test = card.test
     if test is None or test["average_precision"] is None:
-        console.print("no labelled anomalies are in the test rows: how many are found cannot be told")
+        console.print("no anomalies are in the test set: how many are found cannot be told")
     else:
         low, high = test["average_precision_interval"]
         console.print(
@@ -118,17 +118,18 @@ def _print_anomaly_summary(console: Console, card: ReconstructionCard) -> None:
             f"n = {test['n']:,} with {test['anomalies']:,} anomalies; tested {_times(card.test_evaluations)})"
         )
         if test["natural_average_precision"] is not None:
-            share = (card.data.anomalies or 0) / card.data.rows
             low, high = test["natural_average_precision_interval"]
             console.print(
-                f"at {share:.2%} anomalies, as in the whole table, {test['natural_average_precision']:.3f} "
+                f"at {test['stated_prevalence']:.2%} anomalies, as in the whole table, "
+                f"{test['natural_average_precision']:.3f} "
                 f"({low:.3f} to {high:.3f})"
             )
     if card.threshold is not None and test is not None:
         found = f", {test['recall']:.1%} of the anomalies found" if test["recall"] is not None else ""
+        false = test["false_alarm_rate"] or 0
         console.print(
-            f"alarm above a score of {card.threshold.value:.4g}: at most {card.threshold.rate:.2g} of normal rows with "
-            f"{card.threshold.confidence:.0%} confidence; in the test rows {test['false_alarm_rate'] or 0:.2%}{found}"
+            f"alarm above a score of {card.threshold.value:.4g}: at most {card.threshold.rate:.2g} of what is normal "
+            f"with {card.threshold.confidence:.0%} confidence; in the test set {false:.2%}{found}"
         )
 
 

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
-    from convatlas.runs import AutoencoderRun, ClassifierRun
+    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun
 
 
 def evaluate(
@@ -35,29 +35,39 @@ def evaluate(
     asked = known_engine(engine) if engine is not None else None
 
     from convatlas.cli.options import refuse_options
-    from convatlas.runs import AutoencoderRun, ClassifierRun, Run
+    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
 
     opened = Run.open(run)
-    if isinstance(opened, AutoencoderRun):
+    if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
         refuse_options(opened, ten_crop=ten_crop or None, engine=engine, explain=explain or None)
-        _evaluate_rows(opened, data, prevalence, rows_a_day, as_json=as_json)
+        _evaluate_anomalies(opened, data, prevalence, rows_a_day, as_json=as_json)
         return
     refuse_options(opened, prevalence=prevalence, rows_a_day=rows_a_day)
     if isinstance(opened, ClassifierRun):
         _evaluate_images(opened, data, ten_crop, asked or "auto", explain=explain, as_json=as_json)
 
 
-def _evaluate_rows(
-    run: AutoencoderRun, data: str | None, prevalence: str | None, rows_a_day: float | None, *, as_json: bool
+def _evaluate_anomalies(
+    run: AutoencoderRun | ImageAutoencoderRun,
+    data: str | None,
+    prevalence: str | None,
+    rows_a_day: float | None,
+    *,
+    as_json: bool,
 ) -> None:
     from convatlas.assessment.autoencoder import assess_autoencoder
+    from convatlas.assessment.image_autoencoder import assess_image_autoencoder
     from convatlas.cli.anomalies import print_anomaly_evaluation
     from convatlas.cli.console import print_json, saying
+    from convatlas.runs import ImageAutoencoderRun
     from convatlas.tasks.reconstruct.thresholds import parse_rate
 
     with saying() as told:
         share = parse_rate(prevalence) if prevalence is not None else None
-        report = assess_autoencoder(run, data=data, prevalence=share, told=told)
+        if isinstance(run, ImageAutoencoderRun):
+            report = assess_image_autoencoder(run, data=data, prevalence=share, told=told)
+        else:
+            report = assess_autoencoder(run, data=data, prevalence=share, told=told)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,17 +16,24 @@ from convatlas.errors import ConvatlasError, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convatlas.models import AutoencoderDescription, ModelDescription
-    from convatlas.models.catalogue import AutoencoderPage, LayerDescription, ModelPage
-    from convatlas.models.registry import PublishedDescription
+    from convatlas.models import AutoencoderDescription, ImageAutoencoderDescription, ModelDescription
+    from convatlas.models.catalogue import AutoencoderPage, ImageAutoencoderPage, LayerDescription, ModelPage
+    from convatlas.models.registry import PublishedDescription, TaskName
+    from convatlas.models.settings import Setting
 
-    Description = ModelDescription | AutoencoderDescription
-    Page = ModelPage | AutoencoderPage
+    Description = ModelDescription | AutoencoderDescription | ImageAutoencoderDescription
+    Page = ModelPage | AutoencoderPage | ImageAutoencoderPage
 
 WIDE = 100  # columns from which the list has room for the recipes
 MOST_LAYERS = 30  # a longer table has its runs of equal layers folded
 SHORTEST_RUN = 4
-DATA = {"classify": "FOLDER", "reconstruct": "TABLE"}  # what a network of a task is trained on
+DATA = {"classify": "FOLDER", "reconstruct": "TABLE", "reconstruct_images": "FOLDER"}  # that a task is learnt from
+SHOWN = {"classify": "image", "reconstruct": "row", "reconstruct_images": "image"}
+MAKERS = {
+    "classify": "create_model({}, num_classes=10)",
+    "reconstruct": "create_autoencoder({}, columns=12)",
+    "reconstruct_images": "models.create_image_autoencoder({}, image_size=64)",
+}
 
 
 def models(
@@ -36,7 +44,13 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """List the networks, or tell everything about one: layers, sizes, paper, recipe."""
-    from convatlas.models import describe_autoencoders, describe_models, find_entry, list_models
+    from convatlas.models import (
+        describe_autoencoders,
+        describe_image_autoencoders,
+        describe_models,
+        find_entry,
+        list_models,
+    )
 
     if name is not None and family is not None:
         raise ConvatlasError(f"models takes a name or --family; received {name!r} and --family {family}")
@@ -50,7 +64,12 @@ def models(
             "network or family", name, [*networks, *families.difference(networks)], see="convatlas models"
         )
     listed = name or family
-    show_catalogue([*describe_models(listed), *describe_autoencoders(listed)], as_json)
+    found: list[Description] = [
+        *describe_models(listed),
+        *describe_autoencoders(listed),
+        *describe_image_autoencoders(listed),
+    ]
+    show_catalogue(found, as_json)
 
 
 def show_catalogue(descriptions: Sequence[Description], as_json: bool) -> None:
@@ -67,10 +86,15 @@ def show_page(name: str, as_json: bool) -> None:
     """One network, for a person or a program."""
     from convatlas.cli.console import print_json, wide_console
     from convatlas.models import list_models
-    from convatlas.models.catalogue import autoencoder_page, model_page
+    from convatlas.models.catalogue import autoencoder_page, image_autoencoder_page, model_page
     from convatlas.training.recipe import load_recipe
 
-    page: Page = model_page(name) if name in list_models(task="classify") else autoencoder_page(name)
+    pages: dict[TaskName, Callable[[str], Page]] = {
+        "classify": model_page,
+        "reconstruct": autoencoder_page,
+        "reconstruct_images": image_autoencoder_page,
+    }
+    page = next(make(name) for task, make in pages.items() if name in list_models(task=task))
     about = load_recipe(page["recipe"]).about
     if as_json:
         print_json({**page, "recipe_about": about})
@@ -88,16 +112,18 @@ def print_catalogue(descriptions: Sequence[Description], console: Console) -> No
     rows = [_catalogue_row(model, wide)[: len(heading)] for model in descriptions]
     first, *lines = (_cut(f"  {line}", console.width) for line in aligned([heading, *rows], right=(2, 3)))
     print_lines(console, first, style="bold")
-    for family in dict.fromkeys(model["family"] for model in descriptions):
+    families = dict.fromkeys(model["family"] for model in descriptions)
+    margin = max(12, *(len(family) + 2 for family in families))
+    for family in families:
         members = [each for each in zip(descriptions, lines, strict=True) if each[0]["family"] == family]
         papers = dict.fromkeys(f"{model['year'] or '':4}  {model['paper']}" for model, _ in members)
         for place, paper in enumerate(papers):
-            print_lines(console, f"{'' if place else family:12}{paper}", style="bold")
+            print_lines(console, f"{'' if place else family:{margin}}{paper}", style="bold")
         print_lines(console, *(line for _, line in members), "")
-    examples = " or one ".join(word for task, word in (("classify", "image"), ("reconstruct", "row")) if task in tasks)
+    examples = " or one ".join(dict.fromkeys(SHOWN[task] for task in DATA if task in tasks))
     top_1 = " Top-1: percent." if "classify" in tasks else ""
     count = f"{len(lines)} network{'' if len(lines) == 1 else 's'}."
-    trains = [f"convatlas train NETWORK --data {data}" for task, data in DATA.items() if task in tasks]
+    trains = dict.fromkeys(f"convatlas train NETWORK --data {data}" for task, data in DATA.items() if task in tasks)
     print_lines(
         console,
         f"{count} MACs: multiply-adds of one {examples}.{top_1}",
@@ -158,12 +184,10 @@ def print_page(page: Page, recipe_about: str, console: Console) -> None:
             f"{each['name']} ({rounded(each['parameters'])})".replace(" ", UNBROKEN) for each in page["siblings"]
         )
         print_lines(console, labelled("siblings", siblings, width), "")
-    make = "models.create_autoencoder" if page["task"] == "reconstruct" else "create_model"
-    size = "columns=12" if page["task"] == "reconstruct" else "num_classes=10"
     print_lines(
         console,
         f"next        convatlas train {page['name']} --data {DATA[page['task']]}",
-        f'python      convatlas.{make}("{page["name"]}", {size})',
+        f"python      convatlas.{MAKERS[page['task']].format(json.dumps(page['name']))}",
     )
 
 
@@ -176,8 +200,7 @@ def _facts(page: Page, recipe_about: str) -> Iterator[tuple[str, str]]:
         yield "", f"{page['auxiliary_parameters']:,} more in auxiliary heads, which only training uses"
     if page["buffers"]:
         yield "", f"{page['buffers']:,} numbers in buffers, which are not trained"
-    shown = "row" if page["task"] == "reconstruct" else "image"
-    yield "MACs", f"{page['macs']:,} ({rounded(page['macs'])} multiply-adds of one {shown})"
+    yield "MACs", f"{page['macs']:,} ({rounded(page['macs'])} multiply-adds of one {SHOWN[page['task']]})"
     if page["task"] == "classify" and (published := page["published"]):
         yield "published", f"{published['accuracy']:g} % top-1 on {published['data']} ({published['source']})"
     yield "recipe", f"{page['recipe']}: {recipe_about}"
@@ -186,14 +209,21 @@ def _facts(page: Page, recipe_about: str) -> Iterator[tuple[str, str]]:
 def _input_facts(page: Page) -> Iterator[tuple[str, str]]:
     if page["task"] == "reconstruct":
         yield "row", f"{page['columns']} columns; any number of them"
-        yield "settings", ", ".join(f"{name}={value}" for name, value in page["settings"].items())
+        yield "settings", _settings(page["settings"])
         return
     side, smallest = page["image_size"], page["minimum_size"]
     yield (
         "image",
         f"{page['in_channels']}x{side}x{side}; any from {smallest}x{smallest} up ({page['minimum_reason']})",
     )
-    yield "classes", f"{page['num_classes']}"
+    if page["task"] == "classify":
+        yield "classes", f"{page['num_classes']}"
+    else:
+        yield "settings", _settings(page["settings"])
+
+
+def _settings(settings: Mapping[str, Setting]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def _layer_rows(page: Page) -> list[Row]:

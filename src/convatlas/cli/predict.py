@@ -9,8 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
-    from convatlas.runs import AutoencoderRun, ClassifierRun
+    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun
     from convatlas.runs.autoencoder import Scored
+    from convatlas.tasks.reconstruct.answers import ImagePrediction
 
 CLASSES_NAMED, ROWS_NAMED = 5, 10
 
@@ -24,6 +25,10 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Of rows: write the score of each to a file.")
     ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of an autoencoder of images: write each image with what is wrong marked."),
+    ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -33,14 +38,19 @@ def predict(
     asked = known_engine(engine) if engine is not None else None
 
     from convatlas.cli.options import refuse_options
-    from convatlas.runs import AutoencoderRun, ClassifierRun, Run
+    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
 
     opened = Run.open(run)
     if isinstance(opened, AutoencoderRun):
-        refuse_options(opened, engine=engine)
+        refuse_options(opened, engine=engine, maps=maps)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
         return
     refuse_options(opened, out=out)
+    if isinstance(opened, ImageAutoencoderRun):
+        refuse_options(opened, engine=engine, top=top)
+        _predict_anomalies(opened, what, maps, as_json=as_json)
+        return
+    refuse_options(opened, maps=maps)
     if isinstance(opened, ClassifierRun):
         _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", as_json=as_json)
 
@@ -53,6 +63,38 @@ def _predict_images(run: ClassifierRun, images: list[Path], top: int, engine: En
         print_json([{"image": p.image, "top": [{"class": c, "probability": q} for c, q in p.top]} for p in predictions])
     else:
         print_predictions(predictions)
+
+
+def _predict_anomalies(run: ImageAutoencoderRun, images: list[Path], maps: Path | None, *, as_json: bool) -> None:
+    from convatlas.cli.anomalies import print_image_alarms
+    from convatlas.cli.console import print_json
+
+    predictions = run.predict(images)
+    written = _write_maps(run, images, predictions, maps) if maps is not None else [None] * len(images)
+    found = [each.to_dict() | {"map": path} for each, path in zip(predictions, written, strict=True)]
+    threshold = run.card.threshold.model_dump() if run.card.threshold is not None else None
+    record = {"images": found, "threshold": threshold}
+    if as_json:
+        print_json(record)
+    else:
+        print_image_alarms(record)
+
+
+def _write_maps(
+    run: ImageAutoencoderRun, images: list[Path], predictions: list[ImagePrediction], folder: Path
+) -> list[str]:
+    """Each picture with its map and boxes, as ``<folder>/<number>-<name>.png``."""
+    from convatlas.data.decode import load_upright
+    from convatlas.files import replacing
+    from convatlas.reports.residuals import marked
+
+    wrong_above, written = run.calibration().wrong_above, []
+    for number, (image, found) in enumerate(zip(images, predictions, strict=True), start=1):
+        path = folder / f"{number:0{len(str(len(images)))}}-{image.stem}.png"
+        with replacing(path) as temporary:
+            marked(load_upright(image), found.residual, found.boxes, wrong_above).save(temporary, "PNG")
+        written.append(str(path))
+    return written
 
 
 def _predict_rows(run: AutoencoderRun, tables: list[Path], top: int, out: Path | None, *, as_json: bool) -> None:

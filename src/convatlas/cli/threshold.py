@@ -26,11 +26,11 @@ def threshold(
     """Show or change the score above which a row is an alarm; nothing is trained, and no label is looked at."""
     from convatlas.cli.anomalies import print_threshold
     from convatlas.errors import RunError
-    from convatlas.runs import AutoencoderRun, Run
+    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, Run
     from convatlas.tasks.reconstruct.thresholds import parse_rate, rate_from_alarms, rate_from_cost
 
     opened = Run.open(run)
-    if not isinstance(opened, AutoencoderRun):
+    if not isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
         raise RunError(f"{opened.path} classifies images, and has no threshold; autoencoders have one")
     given = [way for way in (false_alarms, alarms_a_day, cost) if way is not None]
     if len(given) > 1:

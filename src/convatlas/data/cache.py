@@ -105,6 +105,31 @@ def every_image(source: Source, *, channels: int, resize: int, watch: Watch | No
     return fingerprint, ImageArray(entry.images, rows, entry.labels[rows])
 
 
+@dataclass(frozen=True)
+class DecodedSource:
+    """All the readable images of a source, split by split, undivided; ``groups`` [M] says which rows are copies."""
+
+    fingerprint: str
+    splits: dict[SplitName, ImageArray]
+    groups: Rows
+    skipped: tuple[tuple[str, str], ...]
+    names: Callable[[int], str]  # of a stored row
+
+
+def decode_source(source: Source, *, channels: int, resize: int, watch: Watch | None = None) -> DecodedSource:
+    """A source decoded to uint8 [resize, resize, channels], for whoever divides it in another way than `prepare`.
+
+    >>> decode_source(open_source("digits"), channels=1, resize=8).splits["test"].image_shape   # doctest: +SKIP
+    (8, 8, 1)
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    fingerprint, entry = _decoded(source, channels, resize, watch)
+    skipped = tuple((_name_of_row(source, row), reason) for row, reason in entry.unreadable)
+    return DecodedSource(fingerprint, entry.splits(), entry.groups, skipped, partial(_name_of_row, source))
+
+
 def _decoded(source: Source, channels: int, resize: int, watch: Watch | None) -> tuple[str, _Entry]:
     """The fingerprint of a source, and its images: found in the cache, or decoded into it."""
     fingerprint = remembered("content", [source.stamp, source.classes], lambda: _content_hash(source))

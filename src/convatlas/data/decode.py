@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,6 +31,7 @@ _UPRIGHT = {  # EXIF orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)  # of the orientations, those that exchange width and height
 
 
 class UnreadableImageError(DataError):
@@ -68,6 +70,41 @@ def decode_file(path: str | Path, channels: int, resize: int) -> Pixels:
             return decode(Path(path), channels, resize)
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{shortened(path)} cannot be read: {error}") from error
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture as a person sees it, from its header.
+
+    >>> upright_size("held-sideways.jpg")   # doctest: +SKIP
+    (480, 640)
+
+    Raises:
+        UnreadableImageError: it is no image.
+    """
+    with pillow_silenced(), _reasons_in_words():
+        picture = read_picture(Path(path))
+        is_on_its_side = _orientation(picture) in _ON_ITS_SIDE
+    return (picture.height, picture.width) if is_on_its_side else picture.size
+
+
+def load_upright(path: str | Path) -> Image.Image:
+    """A picture file as a person sees it, in its own size.
+
+    Raises:
+        UnreadableImageError: it is no image.
+    """
+    with pillow_silenced(), _reasons_in_words():
+        return to_mode(upright(load(read_picture(Path(path)))), "RGB")
+
+
+def centre_square(width: int, height: int) -> tuple[int, int, int]:
+    """Left, top and side of the square that `decode` shows of a picture.
+
+    >>> centre_square(40, 30)
+    (5, 0, 30)
+    """
+    side = min(width, height)
+    return round((width - side) / 2), round((height - side) / 2), side
 
 
 def load(picture: Image.Image) -> Image.Image:
@@ -115,13 +152,19 @@ def load_from(split: Split, index: int) -> Image.Image:
 
 def upright(picture: Image.Image) -> Image.Image:
     """The image turned as its camera says it was held (EXIF orientation)."""
+    turn = _UPRIGHT.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> Any:
+    """What the camera says of how it was held; None where nothing does."""
     if "exif" not in picture.info and picture.format not in ("TIFF", "MPO"):  # asking costs more than a small JPEG
-        return picture
+        return None
     try:
         orientation = picture.getexif().get(_ORIENTATION_TAG)
     except Exception:  # damaged EXIF says nothing of the pixels; Pillow raises nearly anything
-        return picture
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+        return None
+    return orientation if isinstance(orientation, int) else None
 
 
 def to_mode(picture: Image.Image, mode: str) -> Image.Image:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from convatlas.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from convatlas.data.dataset import ImageArray
@@ -108,6 +110,18 @@ class Preprocessing(BaseModel):
         height, width = images.shape[1:3]
         top, left = round((height - self.crop) / 2), round((width - self.crop) / 2)  # as torchvision's CenterCrop
         return self._scaled(self._window(images, top, left))
+
+    def pixels(self, inputs: Tensor) -> NDArray[np.uint8]:
+        """Inputs as pictures again, uint8 [N, s, s, C] from [N, C, s, s]; what is no colour becomes the nearest one.
+
+        >>> preprocessing.pixels(preprocessing.normalize(images))   # doctest: +SKIP
+        """
+        import torch
+
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        values = ((inputs * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        ordered = values.flip(1) if self.channel_order == "BGR" else values
+        return ordered.permute(0, 2, 3, 1).contiguous().numpy()
 
     def ten_crops(self, images: Tensor) -> Tensor:
         """Four corners and the centre, then the same mirrored: float32 [N, 10, C, crop, crop] from uint8 [N, R, R, C].

@@ -45,14 +45,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
-from convatlas.errors import ConvatlasError, shortened, unknown_name
-from convatlas.models.contract import Autoencoder, ReconstructionOutput, Setting, Tap
+from convatlas.models.contract import ReconstructionOutput, RowAutoencoder, Tap
 from convatlas.models.registry import AutoencoderEntry, register_autoencoder
+from convatlas.models.settings import Amount, Choice, Rule, Setting, checked
 
 COLUMNS = 29  # of the card payments that these networks are known from: V1 to V28 and the amount
 
@@ -73,41 +73,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A setting that is one of some names."""
-
-    names: tuple[str, ...]
-
-    def checked(self, model: str, name: str, received: Any) -> Setting:
-        """The setting, if it is one of the names."""
-        if not isinstance(received, str):
-            raise ConvatlasError(
-                f"{model}: {name} is one of {', '.join(self.names)}; received {shortened(repr(received))}"
-            )
-        if received not in self.names:
-            raise unknown_name(name, received, self.names)
-        return received
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A setting that is a number, bounds included."""
-
-    least: float
-    most: float
-
-    def checked(self, model: str, name: str, received: Any) -> Setting:
-        """The setting as a float, if it is within its bounds."""
-        is_number = isinstance(received, int | float) and not isinstance(received, bool)
-        if is_number and self.least <= received <= self.most:
-            return float(received)
-        bounds = f"from {self.least:g} to {self.most:g}"
-        raise ConvatlasError(f"{model}: {name} is a number {bounds}; received {shortened(repr(received))}")
-
-
 #: What every setting may be.
-SETTINGS: Mapping[str, Choice | Amount] = {
+SETTINGS: Mapping[str, Rule] = {
     "activation": Choice(tuple(ACTIVATIONS)),  # of every hidden layer
     "sparsity": Amount(0, 100),  # price of the sum of the absolute activations of a row, in every layer of the encoder
     "contraction": Amount(0, 100),  # price of the sum of the squares of the code's derivatives by a row's values
@@ -189,7 +156,7 @@ VARIANTS = {
 }
 
 
-class DenseAutoencoder(Autoencoder):
+class DenseAutoencoder(RowAutoencoder):
     """Dense layers down to the code and up again."""
 
     def __init__(
@@ -319,9 +286,9 @@ def build_dense(name: str, variant: AutoencoderVariant, *, columns: int, **setti
     Raises:
         ConvatlasError: a setting that is out of its range, or none of the names that it may have.
     """
-    checked = {key: SETTINGS[key].checked(name, key, value) for key, value in settings.items()}
-    model = DenseAutoencoder(variant, columns=columns, **checked)  # type: ignore[arg-type]  # checked by name
-    model.settings = checked
+    chosen = checked(name, settings, SETTINGS)
+    model = DenseAutoencoder(variant, columns=columns, **chosen)  # type: ignore[arg-type]  # checked by name
+    model.settings = chosen
     return model
 
 

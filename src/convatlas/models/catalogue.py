@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 import torch
@@ -18,13 +18,17 @@ from torch import nn
 from convatlas.models.contract import Autoencoder, Classifier, blank_input
 from convatlas.models.registry import (
     AutoencoderDescription,
+    ImageAutoencoderDescription,
     ModelDescription,
     autoencoder_entry,
     describe_autoencoders,
+    describe_image_autoencoders,
     describe_models,
+    image_autoencoder_entry,
     list_models,
     model_entry,
     outline_autoencoder,
+    outline_image_autoencoder,
     outline_model,
 )
 
@@ -56,6 +60,18 @@ class ModelPage(ModelDescription):
     minimum_reason: str
     taps: list[LayerDescription]
     output: LayerDescription  # the logits, which have no tap
+    siblings: list[Sibling]
+    differences: list[str]
+
+
+class ImageAutoencoderPage(ImageAutoencoderDescription):
+    """What ``convatlas models NAME`` tells of an autoencoder of images at its own size."""
+
+    about: str  # the family's file in a line
+    brought: str
+    minimum_reason: str
+    taps: list[LayerDescription]
+    output: LayerDescription  # the rebuilt images, which have no tap
     siblings: list[Sibling]
     differences: list[str]
 
@@ -102,9 +118,7 @@ def model_page(name: str) -> ModelPage:
             shape=[model.num_classes],
             parameters=description["parameters"] - sum(tap["parameters"] for tap in taps),
         ),
-        siblings=[
-            Sibling(name=other, parameters=each["parameters"]) for other, each in family.items() if other != name
-        ],
+        siblings=_siblings(name, {other: each["parameters"] for other, each in family.items()}),
         differences=differences(document, {name, entry.family} - (set(list_models()) - {name})),
     )
 
@@ -129,17 +143,44 @@ def autoencoder_page(name: str) -> AutoencoderPage:
         about=first_paragraph(document),
         brought=entry.brought,
         taps=taps,
-        output=LayerDescription(
-            name="rebuilt",
-            module=model.output_name,
-            shape=[model.columns],
-            parameters=family[name]["parameters"] - sum(tap["parameters"] for tap in taps),
-        ),
-        siblings=[
-            Sibling(name=other, parameters=each["parameters"]) for other, each in family.items() if other != name
-        ],
+        output=_rebuilt(model, family[name]["parameters"], taps),
+        siblings=_siblings(name, {other: each["parameters"] for other, each in family.items()}),
         differences=differences(document, {name, entry.family}),
     )
+
+
+def image_autoencoder_page(name: str) -> ImageAutoencoderPage:
+    """Everything that is known of an autoencoder of images; it is built without memory for its weights.
+
+    >>> image_autoencoder_page("autoencoder_dense_latent")["output"]["shape"]
+    [3, 64, 64]
+
+    Raises:
+        UnknownNameError: no network has that name; the nearest are named.
+    """
+    entry, model = image_autoencoder_entry(name), outline_image_autoencoder(name)
+    family = {each["name"]: each for each in describe_image_autoencoders(entry.family)}
+    document, taps = _document_of(model), describe_taps(model)
+    return ImageAutoencoderPage(
+        **family[name],
+        about=first_paragraph(document),
+        brought=entry.brought,
+        minimum_reason=entry.minimum_reason,
+        taps=taps,
+        output=_rebuilt(model, family[name]["parameters"], taps),
+        siblings=_siblings(name, {other: each["parameters"] for other, each in family.items()}),
+        differences=differences(document, {name, entry.family}),
+    )
+
+
+def _rebuilt(model: Autoencoder, parameters: int, taps: list[LayerDescription]) -> LayerDescription:
+    rest = parameters - sum(tap["parameters"] for tap in taps)
+    return LayerDescription(name="rebuilt", module=model.output_name, shape=list(model.input_shape), parameters=rest)
+
+
+def _siblings(name: str, family: Mapping[str, int]) -> list[Sibling]:
+    """The others of a family, by name and number of parameters."""
+    return [Sibling(name=other, parameters=parameters) for other, parameters in family.items() if other != name]
 
 
 def _document_of(model: nn.Module) -> str:

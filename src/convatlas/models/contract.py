@@ -1,6 +1,7 @@
-"""What every network answers, whatever its family: a classifier of images, and an autoencoder of rows.
+"""What every network answers, whatever its family: a classifier, and an autoencoder of rows or of images.
 
-tests/models/test_contract.py holds every classifier to it, tests/models/test_autoencoders.py every autoencoder.
+tests/models/test_contract.py holds every classifier to it, tests/models/test_autoencoders.py and
+test_image_autoencoders.py every autoencoder.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import torch
 from torch import nn
 
 from convatlas.layers import initialize
-
-#: What may be said of an autoencoder beside its columns: a choice by name, or a number.
-Setting = str | float
+from convatlas.models.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class TrainingOutput(NamedTuple):
 
 
 class ReconstructionOutput(NamedTuple):
-    """What an autoencoder returns in training mode: the penalty is added to the summed loss of the same rows."""
+    """What an autoencoder returns in training mode: the penalty is added to the summed loss of the same examples."""
 
-    rebuilt: torch.Tensor  # [n, columns]
-    penalty: torch.Tensor  # a scalar, summed over the rows; 0 where the network has none
+    rebuilt: torch.Tensor  # [n, *input_shape]
+    penalty: torch.Tensor  # a scalar, summed over the examples; 0 where the network has none
 
 
 class Classifier(nn.Module):
@@ -231,7 +230,53 @@ class TrunkClassifier(Classifier):
 
 
 class Autoencoder(nn.Module):
-    """Rows in, the same rows out, through fewer or dearer numbers: float [n, columns] -> float [n, columns].
+    """Examples in, the same out, through fewer or dearer numbers: float [n, *input_shape] -> the same shape.
+
+    In training the penalty comes with it, a ``ReconstructionOutput``. A ``RowAutoencoder`` is shown rows of a table, an
+    ``ImageAutoencoder`` images.
+    """
+
+    input_shape: tuple[int, ...]
+    """Of one example."""
+
+    taps: Mapping[str, Tap]
+    """The name of each inner layer -> where it is. What is rebuilt, which is what the network returns, has no tap."""
+
+    output_name: str
+    """Path of the layer whose output is what is rebuilt."""
+
+    settings: Mapping[str, Setting]
+    """What may be chosen about it beside the size of its input, as it was chosen."""
+
+    def encode(self, examples: torch.Tensor) -> torch.Tensor:
+        """Examples [n, *input_shape] -> their code [n, ...]."""
+        raise NotImplementedError
+
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
+        """Code [n, ...] -> examples [n, *input_shape]."""
+        raise NotImplementedError
+
+    def forward(self, examples: torch.Tensor) -> torch.Tensor | ReconstructionOutput:
+        """Examples [n, *input_shape] -> the same, rebuilt; in training, with what is to be added to the loss."""
+        if self.training:
+            return self.rebuild_in_training(examples)
+        return self.decode(self.encode(examples))
+
+    def rebuild_in_training(self, examples: torch.Tensor) -> ReconstructionOutput:
+        """Examples -> the same, rebuilt, and the penalty. Chance comes from torch's own generators."""
+        rebuilt = self.decode(self.encode(examples))
+        return ReconstructionOutput(rebuilt, rebuilt.new_zeros(()))
+
+    def initialize(self) -> None:
+        """Set every parameter and every buffer to where training starts from, on whatever device they are.
+
+        Here: as Keras does, Glorot's uniform weights and no biases.
+        """
+        initialize(self, "glorot_uniform")
+
+
+class RowAutoencoder(Autoencoder):
+    """Rows in, the same rows out: float [n, columns] -> float [n, columns].
 
     >>> from convatlas.models import create_autoencoder
     >>> model = create_autoencoder("autoencoder_deep", columns=12).eval()
@@ -244,45 +289,26 @@ class Autoencoder(nn.Module):
     tensor(0.)
     """
 
-    taps: Mapping[str, Tap]
-    """The name of each inner layer -> where it is. The rebuilt rows, which are what the network returns, have no
-    tap."""
-
-    output_name: str
-    """Path of the layer whose output are the rebuilt rows."""
-
-    settings: Mapping[str, Setting]
-    """What may be chosen about it beside the columns, as it was chosen."""
-
     def __init__(self, *, columns: int) -> None:
         super().__init__()
         self.columns = columns
+        self.input_shape = (columns,)
 
-    def encode(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows [n, columns] -> their code [n, units]."""
-        raise NotImplementedError
 
-    def decode(self, code: torch.Tensor) -> torch.Tensor:
-        """Code [n, units] -> rows [n, columns]."""
-        raise NotImplementedError
+class ImageAutoencoder(Autoencoder):
+    """Images in, the same images out: float [n, in_channels, s, s] -> the same.
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor | ReconstructionOutput:
-        """Rows [n, columns] -> rebuilt rows [n, columns]; in training, with what is to be added to the loss."""
-        if self.training:
-            return self.rebuild_in_training(rows)
-        return self.decode(self.encode(rows))
+    >>> from convatlas.models import create_image_autoencoder
+    >>> model = create_image_autoencoder("autoencoder_dense_latent", in_channels=1, image_size=28).eval()
+    >>> model.encode(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 64])
+    """
 
-    def rebuild_in_training(self, rows: torch.Tensor) -> ReconstructionOutput:
-        """Rows [n, columns] -> the same, rebuilt, and the penalty. Chance comes from torch's own generators."""
-        rebuilt = self.decode(self.encode(rows))
-        return ReconstructionOutput(rebuilt, rebuilt.new_zeros(()))
-
-    def initialize(self) -> None:
-        """Set every parameter and every buffer to where training starts from, on whatever device they are.
-
-        Here: as Keras does, Glorot's uniform weights and no biases.
-        """
-        initialize(self, "glorot_uniform")
+    def __init__(self, *, in_channels: int, image_size: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.image_size = image_size
+        self.input_shape = (in_channels, image_size, image_size)
 
 
 def blank_input(network: Classifier | Autoencoder, device: torch.device | str | None = None) -> torch.Tensor:
@@ -294,5 +320,5 @@ def blank_input(network: Classifier | Autoencoder, device: torch.device | str | 
     """
     place = next(network.parameters()).device if device is None else device
     if isinstance(network, Autoencoder):
-        return torch.zeros(1, network.columns, device=place)
+        return torch.zeros(1, *network.input_shape, device=place)
     return torch.zeros(1, network.in_channels, network.image_size, network.image_size, device=place)

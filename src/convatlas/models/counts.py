@@ -61,9 +61,10 @@ def count(model: Classifier | Autoencoder) -> Counts:
 
 def write_counts() -> None:
     """Count every registered network and write the file."""
-    from convatlas.models import list_models, outline_autoencoder, outline_model
+    from convatlas.models import list_models, outline_autoencoder, outline_image_autoencoder, outline_model
 
     counts = {name: count(outline_model(name)) for name in list_models(task="classify")}
     counts |= {name: count(outline_autoencoder(name)) for name in list_models(task="reconstruct")}
+    counts |= {name: count(outline_image_autoencoder(name)) for name in list_models(task="reconstruct_images")}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in counts.items())
     (Path(__file__).parent / FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, get_args
 
 import torch
+from torch import nn
 
 from convatlas.errors import ConvatlasError, ImageSizeError, UnknownNameError, unknown_name
-from convatlas.models.contract import Autoencoder, Classifier, Setting
+from convatlas.models.contract import Classifier, ImageAutoencoder, RowAutoencoder
 from convatlas.models.counts import Counts, shipped_counts
+from convatlas.models.settings import Setting
 
-TaskName = Literal["classify", "reconstruct"]
-Network = TypeVar("Network", Classifier, Autoencoder)
+TaskName = Literal["classify", "reconstruct", "reconstruct_images"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+Network = TypeVar("Network", Classifier, RowAutoencoder, ImageAutoencoder)
 
 MOST_COLUMNS = 1_000_000  # that an autoencoder is made for: its weights then take gigabytes
 
@@ -28,7 +31,14 @@ class Builder(Protocol):
 class AutoencoderBuilder(Protocol):
     """Makes an autoencoder of that many columns with these settings, its weights not yet initialised."""
 
-    def __call__(self, *, columns: int, **settings: Setting) -> Autoencoder:  # noqa: D102
+    def __call__(self, *, columns: int, **settings: Setting) -> RowAutoencoder:  # noqa: D102
+        ...
+
+
+class ImageAutoencoderBuilder(Protocol):
+    """Makes an autoencoder of images of that size with these settings, its weights not yet initialised."""
+
+    def __call__(self, *, in_channels: int, image_size: int, **settings: Setting) -> ImageAutoencoder:  # noqa: D102
         ...
 
 
@@ -85,6 +95,27 @@ class AutoencoderEntry:
     brought: str
 
 
+@dataclass(frozen=True)
+class ImageAutoencoderEntry:
+    """One registered autoencoder of images. Sizes are sides of square images, in pixels."""
+
+    name: str
+    family: str
+    year: int | None
+    paper: str
+    image_size: int
+    in_channels: int
+    minimum_size: int
+    minimum_reason: str  # completes "needs images of at least 8x8 (...)"
+    settings: Mapping[str, Setting]  # everything that may be set about it, as it is when nothing is said
+    recipe: str  # name of the training recipe it takes when none is given
+    build: ImageAutoencoderBuilder
+    brought: str
+
+
+Entry = ModelEntry | AutoencoderEntry | ImageAutoencoderEntry
+
+
 class ModelDescription(TypedDict):
     """What ``convatlas models --json`` prints of a classifier, built at its own size."""
 
@@ -130,8 +161,28 @@ class AutoencoderDescription(TypedDict):
     recipe: str
 
 
+class ImageAutoencoderDescription(TypedDict):
+    """What ``convatlas models --json`` prints of an autoencoder of images, built at its own size."""
+
+    task: Literal["reconstruct_images"]
+    name: str
+    family: str
+    year: int | None
+    paper: str
+    image_size: int
+    minimum_size: int
+    in_channels: int
+    parameters: int
+    auxiliary_parameters: int
+    buffers: int
+    macs: int
+    settings: dict[str, Setting]
+    recipe: str
+
+
 _ENTRIES: dict[str, ModelEntry] = {}
 _AUTOENCODERS: dict[str, AutoencoderEntry] = {}
+_IMAGE_AUTOENCODERS: dict[str, ImageAutoencoderEntry] = {}
 
 
 def register(entry: ModelEntry) -> None:
@@ -146,12 +197,29 @@ def register_autoencoder(entry: AutoencoderEntry) -> None:
     _AUTOENCODERS[entry.name] = entry
 
 
+def register_image_autoencoder(entry: ImageAutoencoderEntry) -> None:
+    """Add an autoencoder of images to the registry, as ``register`` does a classifier."""
+    _refuse_taken(entry.name)
+    _IMAGE_AUTOENCODERS[entry.name] = entry
+
+
+def _every_entry(task: TaskName | None = None) -> dict[str, Entry]:
+    """All entries by name, or those of one task."""
+    of_task: dict[TaskName, Mapping[str, Entry]] = {
+        "classify": _ENTRIES,
+        "reconstruct": _AUTOENCODERS,
+        "reconstruct_images": _IMAGE_AUTOENCODERS,
+    }
+    chosen = TASKS if task is None else (task,)
+    return {name: entry for each in chosen for name, entry in of_task[each].items()}
+
+
 def _refuse_taken(name: str) -> None:
-    if name in _ENTRIES or name in _AUTOENCODERS:
+    if name in _every_entry():
         raise ValueError(f"two models are named {name!r}")
 
 
-def find_entry(name: str) -> ModelEntry | AutoencoderEntry:
+def find_entry(name: str) -> Entry:
     """What the registry knows of a network, whatever its task.
 
     >>> find_entry("autoencoder_deep").recipe
@@ -160,10 +228,10 @@ def find_entry(name: str) -> ModelEntry | AutoencoderEntry:
     Raises:
         UnknownNameError: no network has that name; the nearest are named.
     """
-    found = _ENTRIES.get(name) or _AUTOENCODERS.get(name)
-    if found is None:
-        raise unknown_name("model", name, [*_ENTRIES, *_AUTOENCODERS], see="convatlas models")
-    return found
+    every = _every_entry()
+    if name not in every:
+        raise unknown_name("model", name, every, see="convatlas models")
+    return every[name]
 
 
 def model_entry(name: str) -> ModelEntry:
@@ -176,25 +244,51 @@ def model_entry(name: str) -> ModelEntry:
         UnknownNameError: no classifier has that name; the nearest are named.
     """
     found = find_entry(name)
-    if isinstance(found, AutoencoderEntry):
-        raise UnknownNameError(f"{name} is an autoencoder of rows, and what is wanted here is a classifier of images")
-    return found
+    if isinstance(found, ModelEntry):
+        return found
+    raise UnknownNameError(f"{name} is {_kind(found)}, and what is wanted here is a classifier of images")
 
 
 def autoencoder_entry(name: str) -> AutoencoderEntry:
-    """What the registry knows of an autoencoder.
+    """What the registry knows of an autoencoder of rows.
 
     >>> autoencoder_entry("autoencoder_sparse").settings
     {'activation': 'relu', 'sparsity': 3e-05}
 
     Raises:
-        UnknownNameError: no autoencoder has that name; the nearest are named.
+        UnknownNameError: no autoencoder of rows has that name; the nearest are named.
     """
-    if name in _ENTRIES:
-        raise UnknownNameError(f"{name} is a classifier of images, and what is wanted here is an autoencoder of rows")
-    if name not in _AUTOENCODERS:
-        raise unknown_name("autoencoder", name, _AUTOENCODERS)
-    return _AUTOENCODERS[name]
+    found = _every_entry().get(name)
+    if isinstance(found, AutoencoderEntry):
+        return found
+    raise _no_such("autoencoder", name, found, "an autoencoder of rows", _AUTOENCODERS)
+
+
+def image_autoencoder_entry(name: str) -> ImageAutoencoderEntry:
+    """What the registry knows of an autoencoder of images.
+
+    >>> image_autoencoder_entry("autoencoder_dense_latent").settings
+    {'activation': 'relu', 'code': 64}
+
+    Raises:
+        UnknownNameError: no autoencoder of images has that name; the nearest are named.
+    """
+    found = _every_entry().get(name)
+    if isinstance(found, ImageAutoencoderEntry):
+        return found
+    raise _no_such("autoencoder of images", name, found, "an autoencoder of images", _IMAGE_AUTOENCODERS)
+
+
+def _no_such(kind: str, name: str, found: Entry | None, wanted: str, known: Mapping[str, Any]) -> UnknownNameError:
+    if found is None:
+        return unknown_name(kind, name, known)
+    return UnknownNameError(f"{name} is {_kind(found)}, and what is wanted here is {wanted}")
+
+
+def _kind(entry: Entry) -> str:
+    if isinstance(entry, ModelEntry):
+        return "a classifier of images"
+    return "an autoencoder of rows" if isinstance(entry, AutoencoderEntry) else "an autoencoder of images"
 
 
 def list_models(family: str | None = None, *, task: TaskName | None = "classify") -> list[str]:
@@ -204,17 +298,19 @@ def list_models(family: str | None = None, *, task: TaskName | None = "classify"
     ['alexnet_2012', 'alexnet', 'alexnet_mnist']
     >>> list_models(task="reconstruct")[:2]
     ['autoencoder_plain', 'autoencoder_deep']
+    >>> list_models(task="reconstruct_images")
+    ['autoencoder_convolutional', 'autoencoder_dense_latent']
 
     A family has one task, so that its name is enough.
 
     Raises:
         UnknownNameError: no family or no task has that name.
     """
-    if task not in (None, "classify", "reconstruct"):
-        raise unknown_name("task", str(task), ("classify", "reconstruct"))
-    every: dict[str, ModelEntry | AutoencoderEntry] = {**_ENTRIES, **_AUTOENCODERS}
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", str(task), TASKS)
     if family is None:
-        return [*(_ENTRIES if task != "reconstruct" else ()), *(_AUTOENCODERS if task != "classify" else ())]
+        return list(_every_entry(task))
+    every = _every_entry()
     families = {entry.family for entry in every.values()}
     if family not in families:
         raise unknown_name("model family", family, families)
@@ -275,8 +371,8 @@ def outline_model(
 
 def create_autoencoder(
     name: str, *, columns: int | None = None, seed: int | None = None, **settings: Setting
-) -> Autoencoder:
-    """An autoencoder with fresh weights, ready to train.
+) -> RowAutoencoder:
+    """An autoencoder of rows with fresh weights, ready to train.
 
     What is left out is the network's own (``autoencoder_entry(name)``). With ``seed`` the weights are always the same
     and torch's random state is as it was before.
@@ -299,8 +395,8 @@ def create_autoencoder(
     return _with_fresh_weights(outline_autoencoder(name, columns=columns, **settings), seed)
 
 
-def outline_autoencoder(name: str, *, columns: int | None = None, **settings: Setting) -> Autoencoder:
-    """An autoencoder on torch's meta device: every shape, and no memory for weights.
+def outline_autoencoder(name: str, *, columns: int | None = None, **settings: Setting) -> RowAutoencoder:
+    """An autoencoder of rows on torch's meta device: every shape, and no memory for weights.
 
     >>> sum(weights.numel() for weights in outline_autoencoder("autoencoder_deep").parameters())
     11269
@@ -313,11 +409,57 @@ def outline_autoencoder(name: str, *, columns: int | None = None, **settings: Se
     _check_positive(name, "columns", width)
     if width > MOST_COLUMNS:
         raise ConvatlasError(f"{name} takes at most {MOST_COLUMNS:,} columns; received {width:,}")
-    for setting in settings:
-        if setting not in entry.settings:
-            raise unknown_name(f"setting of {name}", setting, entry.settings)
+    _check_settings(entry, settings)
     with torch.device("meta"):
         return entry.build(columns=width, **{**entry.settings, **settings})
+
+
+def create_image_autoencoder(
+    name: str,
+    *,
+    in_channels: int | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+    **settings: Setting,
+) -> ImageAutoencoder:
+    """An autoencoder of images with fresh weights, ready to train; arguments and errors as of ``create_autoencoder``.
+
+    >>> model = create_image_autoencoder("autoencoder_dense_latent", in_channels=1, image_size=28, code=32, seed=0)
+    >>> model.eval()(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 1, 28, 28])
+
+    Raises:
+        ImageSizeError: the network cannot take images that small.
+    """
+    model = outline_image_autoencoder(name, in_channels=in_channels, image_size=image_size, **settings)
+    return _with_fresh_weights(model, seed)
+
+
+def outline_image_autoencoder(
+    name: str, *, in_channels: int | None = None, image_size: int | None = None, **settings: Setting
+) -> ImageAutoencoder:
+    """An autoencoder of images on torch's meta device: every shape, and no memory for weights.
+
+    >>> outline_image_autoencoder("autoencoder_convolutional").taps["code"].shape
+    (16, 8, 8)
+
+    Raises:
+        UnknownNameError, ImageSizeError, ConvatlasError: as ``create_image_autoencoder``.
+    """
+    entry = image_autoencoder_entry(name)
+    size = entry.image_size if image_size is None else image_size
+    channels = entry.in_channels if in_channels is None else in_channels
+    _check_size(entry, size)
+    _check_positive(name, "in_channels", channels)
+    _check_settings(entry, settings)
+    with torch.device("meta"):
+        return entry.build(in_channels=channels, image_size=size, **{**entry.settings, **settings})
+
+
+def _check_settings(entry: AutoencoderEntry | ImageAutoencoderEntry, settings: Mapping[str, Setting]) -> None:
+    for setting in settings:
+        if setting not in entry.settings:
+            raise unknown_name(f"setting of {entry.name}", setting, entry.settings)
 
 
 def describe_models(family: str | None = None) -> list[ModelDescription]:
@@ -343,6 +485,19 @@ def describe_autoencoders(family: str | None = None) -> list[AutoencoderDescript
     """
     names = list_models(family, task="reconstruct")
     return [_describe_autoencoder(_AUTOENCODERS[name], _counts_of(name)) for name in names if name in _AUTOENCODERS]
+
+
+def describe_image_autoencoders(family: str | None = None) -> list[ImageAutoencoderDescription]:
+    """What is known of each autoencoder of images at its own size; nothing is built.
+
+    >>> describe_image_autoencoders()[1]["name"]
+    'autoencoder_dense_latent'
+
+    ``macs`` are the multiply-adds of one image; the others as in ``describe_models``.
+    """
+    names = list_models(family, task="reconstruct_images")
+    chosen = [_IMAGE_AUTOENCODERS[name] for name in names if name in _IMAGE_AUTOENCODERS]
+    return [_describe_image_autoencoder(entry, _counts_of(entry.name)) for entry in chosen]
 
 
 def _counts_of(name: str) -> Counts:
@@ -383,6 +538,22 @@ def _describe_autoencoder(entry: AutoencoderEntry, counts: Counts) -> Autoencode
     )
 
 
+def _describe_image_autoencoder(entry: ImageAutoencoderEntry, counts: Counts) -> ImageAutoencoderDescription:
+    return ImageAutoencoderDescription(
+        task="reconstruct_images",
+        name=entry.name,
+        family=entry.family,
+        year=entry.year,
+        paper=entry.paper,
+        image_size=entry.image_size,
+        minimum_size=entry.minimum_size,
+        in_channels=entry.in_channels,
+        **counts,
+        settings=dict(entry.settings),
+        recipe=entry.recipe,
+    )
+
+
 def _describe_published(published: Published | None) -> PublishedDescription | None:
     if published is None:
         return None
@@ -398,22 +569,27 @@ def _with_fresh_weights(model: Network, seed: int | None) -> Network:
     return model
 
 
-def _take_memory(model: Classifier | Autoencoder) -> None:
+def _take_memory(model: nn.Module) -> None:
     """Give an outlined network memory: what ``to_empty`` does, without half a second of imports at every start."""
     # to_empty asks for empty_like of a meta tensor, for which torch imports sympy
     model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
 
 
-def _check_size(entry: ModelEntry, size: int) -> None:
+def _check_size(entry: ModelEntry | ImageAutoencoderEntry, size: int) -> None:
     if size >= entry.minimum_size:
         return
-    able = [other for other in _ENTRIES.values() if other.minimum_size <= size]
-    nearest = min(able, key=lambda other: _distance(entry, other, size), default=None)
+    nearest = _nearest_able(entry, size) if isinstance(entry, ModelEntry) else None
     instead = f", or {nearest.name}" if nearest else ""
     raise ImageSizeError(
         f"{entry.name} needs images of at least {entry.minimum_size}x{entry.minimum_size} ({entry.minimum_reason}); "
         f"received {size}x{size}. Use --image-size {entry.minimum_size}{instead}"
     )
+
+
+def _nearest_able(entry: ModelEntry, size: int) -> ModelEntry | None:
+    """Another classifier, that can take such small images."""
+    able = [other for other in _ENTRIES.values() if other.minimum_size <= size]
+    return min(able, key=lambda other: _distance(entry, other, size), default=None)
 
 
 def _distance(wanted: ModelEntry, other: ModelEntry, size: int) -> tuple[bool, bool, int]:

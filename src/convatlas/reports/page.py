@@ -42,8 +42,9 @@ def render_run(record: RunRecord | AnomalyRunRecord) -> str:
     Names of classes, columns, files and settings are escaped: a folder called ``<script>`` is shown, not run. The same
     record gives the same bytes.
     """
-    template = _environment().get_template(f"{record['task']}.html.jinja")
-    shown = _of_reconstruction(record) if record["task"] == "reconstruct" else _of_classification(record)
+    is_classifier = record["task"] == "classify"
+    template = _environment().get_template("classify.html.jinja" if is_classifier else "reconstruct.html.jinja")
+    shown = _of_classification(record) if record["task"] == "classify" else _of_reconstruction(record)
     return template.render(run=record, **shown)
 
 
@@ -62,9 +63,12 @@ def _of_classification(record: RunRecord) -> dict[str, Any]:
 def _of_reconstruction(record: AnomalyRunRecord) -> dict[str, Any]:
     """What ``reconstruct.html.jinja`` shows besides the record itself."""
     test, best, history = record["test"], record["best"], record["history"]
+    examples = "images" if record["task"] == "reconstruct_images" else "rows"
     curve = figures.error_curve(history, best["epoch"] if best else None) if history else None
     return {
-        "speed_unit": "rows/s",
+        "examples": examples,
+        "one": "An image" if examples == "images" else "A row",
+        "speed_unit": f"{examples}/s",
         "curves": [_inline(curve, "error", "Mean squared error by epoch; the values are in a table")] if curve else [],
         "drawn": _anomaly_figures(test) if test else {},
         "verdicts": verdicts(test) if test else [],
@@ -177,6 +181,15 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
 def _anomaly_commands(record: AnomalyRunRecord) -> list[tuple[str, str]]:
     run = shlex.quote(record["run_path"])
     longer = max(2, int(2 * record["history"][-1]["epoch"])) if record["history"] else 10
+    if record["task"] == "reconstruct_images":
+        return [
+            ("Find what is unusual in other images, and mark where",
+             f"convatlas predict {run} photo.jpg --maps marked/"),
+            ("Bear fewer false alarms, or more, without training", f"convatlas threshold {run} --false-alarms 5%"),
+            ("Measure it on other images", f"convatlas evaluate {run} --data FOLDER"),
+            ("Train it for longer", f"convatlas train --resume {run} --epochs {longer}"),
+            ("Use it from Python", f'convatlas.load({json.dumps(record["run_path"])}).predict("photo.jpg")[0].boxes'),
+        ]  # fmt: skip
     return [
         ("Find what is unusual in other rows, and write every score to a file",
          f"convatlas predict {run} new.csv --out scores.csv"),

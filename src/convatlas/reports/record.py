@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class HistoryRow(TypedDict):
@@ -123,12 +123,12 @@ class ReconstructionHistoryRow(TypedDict):
 class AnomalyRunRecord(TypedDict):
     """The run of an autoencoder, ready to be rendered by :func:`convatlas.reports.page.render_run`."""
 
-    task: Literal["reconstruct"]
+    task: Literal["reconstruct", "reconstruct_images"]
     title: str
     run_path: str
     model: ModelRecord
-    data: TableRecord
-    preprocessing: dict[str, Any]  # what RowEncoding.model_dump writes
+    data: TableRecord | dict[str, Any]
+    preprocessing: dict[str, Any]  # what RowEncoding.model_dump writes, or Preprocessing.model_dump
     recipe: dict[str, Any]
     history: list[ReconstructionHistoryRow]
     best: dict[str, float] | None  # epoch and validation_loss
@@ -137,3 +137,4 @@ class AnomalyRunRecord(TypedDict):
     )  # what AnomalyEvaluation.to_dict writes, and columns, rivals, misses, false_alarm_rows, drift
     environment: dict[str, Any]
     findings: list[str]
+    pictures: NotRequired[dict[str, list[str]]]  # of images: of each that ``test`` names, as a ``data:`` address

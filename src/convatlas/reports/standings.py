@@ -58,11 +58,14 @@ def verdicts(test: Mapping[str, Any]) -> list[str]:
     own, rivals = contenders(test, AVERAGE_PRECISION)
     if own is None or not rivals:
         return []
-    said = [_verdict(own, rivals)]
+    examples = test.get("examples", "rows")
+    said = [_verdict(own, rivals, examples)]
     rarer, rarer_rivals = contenders(test, AT_STATED_PREVALENCE)
     if rarer is not None and rarer_rivals and _worst(rarer, rarer_rivals) != _worst(own, rivals):
         share = rate(test["stated_prevalence"])
-        said.append(f"Where {share} of the rows are anomalies: {_lowered(_verdict(rarer, rarer_rivals))}")
+        said.append(
+            f"Where {share} of the {examples} are anomalies: {_lowered(_verdict(rarer, rarer_rivals, examples))}"
+        )
     return said
 
 
@@ -85,12 +88,12 @@ def _worst(own: Contender, rivals: Sequence[Contender]) -> Place:
     return "behind" if "behind" in places else "close" if "close" in places else "ahead"
 
 
-def _verdict(own: Contender, rivals: Sequence[Contender]) -> str:
+def _verdict(own: Contender, rivals: Sequence[Contender], examples: str) -> str:
     ahead_of_it = [rival for rival in rivals if place(own, rival) == "behind"]
     beside_it = [rival for rival in rivals if place(own, rival) == "close"]
     if ahead_of_it:
         use = "that" if len(ahead_of_it) == 1 else ahead_of_it[0].name
-        return f"The network is behind {_against(own, ahead_of_it)}. On such rows, use {use}."
+        return f"The network is behind {_against(own, ahead_of_it)}. On such {examples}, use {use}."
     if not beside_it:
         nearest = "" if len(rivals) == 1 else "every rival; the nearest is "
         return f"The network is ahead of {nearest}{_against(own, rivals[:1])}."

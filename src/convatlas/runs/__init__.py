@@ -6,6 +6,9 @@ from convatlas.runs.cards import (
     Card,
     ClassificationCard,
     DataCard,
+    GoodImagesCard,
+    ImageAutoencoderCard,
+    ImageReconstructionCard,
     ModelCard,
     ReconstructionCard,
     TableCard,
@@ -13,6 +16,7 @@ from convatlas.runs.cards import (
 )
 from convatlas.runs.classifier import ClassifierRun
 from convatlas.runs.environment import describe_environment, timestamp
+from convatlas.runs.image_autoencoder import ImageAutoencoderRun
 from convatlas.runs.run import Run, list_runs, refuse_taken
 
 __all__ = [
@@ -22,6 +26,10 @@ __all__ = [
     "ClassificationCard",
     "ClassifierRun",
     "DataCard",
+    "GoodImagesCard",
+    "ImageAutoencoderCard",
+    "ImageAutoencoderRun",
+    "ImageReconstructionCard",
     "ModelCard",
     "ReconstructionCard",
     "Run",

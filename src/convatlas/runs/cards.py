@@ -206,25 +206,19 @@ class AnomalySummary(BaseModel):
     false_alarms: Count | None
 
 
-class ReconstructionCard(Card):
-    """The run of an autoencoder on the rows of a table.
+class AnomalyCard(Card):
+    """The run of an autoencoder, of whatever it is.
 
-    ``false_alarms`` is the rate that the threshold is set for; None where there are too few rows for any.
+    ``false_alarms`` is the rate that the threshold is set for; None where there are too few normal ones for any.
     """
 
     best_figures: ClassVar[frozenset[str]] = frozenset({"epoch", "validation_loss"})
 
-    task: Literal["reconstruct"] = "reconstruct"
-    model: AutoencoderCard
-    encoding: RowEncoding
-    data: TableCard
     false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None
     threshold: ThresholdCard | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.encoding.width != self.model.columns:
-            raise ValueError(f"rows of {self.encoding.width} numbers for a network of {self.model.columns}")
+    def _test_is_whole(self) -> Self:
         if self.test is not None:
             AnomalySummary.model_validate(self.test)
         return self
@@ -239,3 +233,66 @@ class ReconstructionCard(Card):
         """Average precision, where labels tell."""
         precision = self.test["average_precision"] if self.test else None
         return f"AP {precision:.3f}" if precision is not None else "-"
+
+
+class ReconstructionCard(AnomalyCard):
+    """The run of an autoencoder on the rows of a table."""
+
+    task: Literal["reconstruct"] = "reconstruct"
+    model: AutoencoderCard
+    encoding: RowEncoding
+    data: TableCard
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.encoding.width != self.model.columns:
+            raise ValueError(f"rows of {self.encoding.width} numbers for a network of {self.model.columns}")
+        return self
+
+
+class ImageAutoencoderCard(BaseModel):
+    """Which autoencoder of images, and what ``create_image_autoencoder`` needs to build it again."""
+
+    model_config = STRICT
+
+    name: Name
+    in_channels: Annotated[int, Field(ge=1)]
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+    settings: dict[Name, float | int | bool | Name] = {}
+
+
+class GoodImagesCard(BaseModel):
+    """Which images: where they came from, a hash of their content, which class is normal, and how they were divided.
+
+    ``left_out`` counts images that are in none of the four parts.
+    """
+
+    model_config = STRICT
+
+    name: Name
+    location: Name
+    fingerprint: Name
+    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_CLASSES)]
+    normal: Name
+    counts: dict[Literal["fit", "validation", "calibration", "test"], Count]
+    anomalies: Count
+    left_out: Count = 0
+    skipped: tuple[tuple[Text, Text], ...] = ()
+    split_seed: Seed = 0
+
+
+class ImageReconstructionCard(AnomalyCard):
+    """The run of an autoencoder on images."""
+
+    task: Literal["reconstruct_images"] = "reconstruct_images"
+    model: ImageAutoencoderCard
+    preprocessing: Preprocessing
+    data: GoodImagesCard
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.preprocessing.channels != self.model.in_channels:
+            raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
+        if self.preprocessing.crop != self.model.image_size:
+            raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        return self

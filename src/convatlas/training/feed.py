@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Self
 
 from torch import Tensor
 
-from convatlas.data.batch import Place
+from convatlas.data.batch import Batch, Place
 from convatlas.data.batches import Batches as ImageBatches
-from convatlas.data.dataset import Dataset
+from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.tables.batches import RowBatches
 from convatlas.tasks.contract import Batches
@@ -17,6 +18,27 @@ from convatlas.training.processes import processes
 from convatlas.training.recipe import ClassificationRecipe, Recipe
 
 EVALUATED_ROWS = 16_384  # at once, outside training
+
+
+@dataclass(frozen=True)
+class OwnTargets:
+    """Batches of images that are to come out as they went in."""
+
+    batches: ImageBatches
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the batches."""
+        return self.batches.shape
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.batches)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, their images in the place of the labels."""
+        for batch in self.batches.epoch(epoch, start=start):
+            yield replace(batch, targets=batch.inputs)
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,17 @@ class Feed:
             RowBatches(train, recipe.batch_size, shuffle=True, seed=recipe.seed, place=place),
             RowBatches(validation, EVALUATED_ROWS, place=place),
         )
+
+    @classmethod
+    def of_good_images(
+        cls, train: ImageArray, validation: ImageArray, preprocessing: Preprocessing, recipe: Recipe
+    ) -> Self:
+        """Images of which a network learns to rebuild each; nothing is read before the first batch."""
+        here = processes()
+        place = Place(here.device, here.process_index, here.num_processes)
+        shuffled = ImageBatches(train, preprocessing, recipe.batch_size, shuffle=True, seed=recipe.seed, place=place)
+        judged = ImageBatches(validation, preprocessing, preprocessing.evaluation_batch, place=place)
+        return cls(OwnTargets(shuffled), OwnTargets(judged))
 
     @classmethod
     def of_images(cls, dataset: Dataset, preprocessing: Preprocessing, recipe: ClassificationRecipe) -> Self:

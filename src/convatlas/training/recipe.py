@@ -25,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 DURATIONS = ("epochs", "steps", "time_budget")
 
 
-TaskName = Literal["classify", "reconstruct"]
+TaskName = Literal["classify", "reconstruct", "reconstruct_images"]
 
 
 class Recipe(BaseModel):
@@ -79,8 +79,10 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_of_a_task(cls, content: Any) -> Any:
-        if cls is Recipe:
-            raise ValueError("Recipe is what all tasks share; make a ClassificationRecipe or a ReconstructionRecipe")
+        if not hasattr(cls, "task"):
+            raise ValueError(
+                f"{cls.__name__} is what tasks share; make a ClassificationRecipe or a ReconstructionRecipe"
+            )
         return content
 
     @model_validator(mode="after")
@@ -132,28 +134,42 @@ class ClassificationRecipe(Recipe):
         return self
 
 
-class ReconstructionRecipe(Recipe):
-    """How an autoencoder is trained on the rows of a table.
+class AutoencoderRecipe(Recipe):
+    """What the trainings of all autoencoders share: how what is normal is divided.
 
-    Of the normal rows, ``validation_fraction`` say when to stop, ``calibration_fraction`` set the threshold and
-    ``test_fraction`` are shown once, at the end; the others are learnt from.
+    Of the normal rows or images, ``validation_fraction`` say when to stop, ``calibration_fraction`` set the threshold
+    and ``test_fraction`` are shown once, at the end; the others are learnt from.
     """
+
+    calibration_fraction: Fraction = 0.2
+    test_fraction: Fraction = 0.2
+    fit_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of those to learn from, that are used
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.validation_fraction + self.calibration_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction, calibration_fraction and test_fraction leave nothing to learn from")
+        return self
+
+
+class ReconstructionRecipe(AutoencoderRecipe):
+    """How an autoencoder is trained on the rows of a table."""
 
     task: ClassVar[TaskName] = "reconstruct"
 
     scaling: Literal["none", "standard", "robust"] = "standard"
-    calibration_fraction: Fraction = 0.2
-    test_fraction: Fraction = 0.2
-    fit_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the rows to learn from, that are used
-
-    @model_validator(mode="after")
-    def _rows_are_left(self) -> Self:
-        if self.validation_fraction + self.calibration_fraction + self.test_fraction >= 1:
-            raise ValueError("validation_fraction, calibration_fraction and test_fraction leave no rows to learn from")
-        return self
 
 
-RECIPES: Mapping[str, type[Recipe]] = {kind.task: kind for kind in (ClassificationRecipe, ReconstructionRecipe)}
+class ImageReconstructionRecipe(AutoencoderRecipe):
+    """How an autoencoder is trained on good images."""
+
+    task: ClassVar[TaskName] = "reconstruct_images"
+
+    normalization: Normalization = "standardize"
+
+
+TASK_RECIPES: tuple[type[Recipe], ...] = (ClassificationRecipe, ReconstructionRecipe, ImageReconstructionRecipe)
+RECIPES: Mapping[str, type[Recipe]] = {kind.task: kind for kind in TASK_RECIPES}
 Kind = TypeVar("Kind", bound=Recipe)
 
 

@@ -1,9 +1,14 @@
-"""What a person reads of a row: its score, how rare that is among normal rows, and the columns that did it."""
+"""What a person reads of a row or an image: its score, how rare that is among normal ones, and what did it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convatlas.tasks.reconstruct.places import Box
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,24 @@ class RowPrediction:
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON has it."""
         return asdict(self) | {"columns": [asdict(part) for part in self.columns]}
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePrediction:
+    """An image and what is unusual about it; a score is no probability.
+
+    ``boxes`` are in the image's own pixels, first the most unusual; ``residual`` [h, w] is how far each place, as the
+    network sees it, is above what is usual there.
+    """
+
+    image: str
+    score: float
+    p_value: float
+    alarm: bool
+    boxes: tuple[Box, ...]
+    residual: NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON has it, without the map."""
+        kept = {name: getattr(self, name) for name in ("image", "score", "p_value", "alarm")}
+        return kept | {"boxes": [asdict(box) for box in self.boxes]}

@@ -1,16 +1,18 @@
-"""What else finds anomalies among the same rows: an autoencoder that does not beat these is not needed.
+"""What else finds anomalies among the same rows or images: an autoencoder that does not beat these is not needed.
 
-Each learns from the rows that the network learnt from, encoded the same way, and sees no label.
+Each learns from the rows or images that the network learnt from, encoded the same way, and sees no label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convatlas.errors import DataError, RunError, unknown_name
+from convatlas.tasks.reconstruct.places import Places, map_scores, place_errors
 
 NEIGHBOURS = 5
 ROWS_FOR_NEIGHBOURS = 20_000  # that distances are taken to: each row is compared with all of them
@@ -118,4 +120,86 @@ DETECTORS: Mapping[str, Callable[[Floats, Floats, int], Floats]] = {
     "PCA": _pca,
     "nearest neighbours": _neighbours,
     "isolation forest": _forest,
+}
+
+
+Images = NDArray[np.float32]  # [n, C, h, w], as a network sees them
+Scorer = Callable[[Images], Floats]
+
+COMPONENTS = 64  # of images
+MOST_VALUES = 2**27  # that components are learnt from: half a gigabyte
+
+
+def image_rivals() -> tuple[str, ...]:
+    """Names of the detectors for images.
+
+    >>> image_rivals()
+    ('PCA-64', 'Mahalanobis', 'nearest neighbours')
+    """
+    return tuple(IMAGE_DETECTORS)
+
+
+def fitted_image_rival(name: str, fit: Images, validation: Images, *, seed: int = 0) -> Scorer:
+    """A detector that has learnt from good images [n, C, h, w]: what it gives images [m, C, h, w] are scores [m].
+
+    PCA-64 rebuilds images from 64 components, and is scored as a network is, place by place beside what is usual for
+    the validation images; the two others measure distances among those components.
+
+    Raises:
+        UnknownNameError: no such detector.
+        DataError: fewer than two images to learn from.
+    """
+    if name not in IMAGE_DETECTORS:
+        raise unknown_name("rival", name, IMAGE_DETECTORS)
+    if len(fit) < 2:
+        raise DataError(f"{name} takes two images to learn from at least; received {len(fit)}")
+    return IMAGE_DETECTORS[name](_some_of(fit, seed), validation, seed)
+
+
+def _some_of(images: Images, seed: int) -> Images:
+    most = max(2, MOST_VALUES // max(1, int(np.prod(images.shape[1:]))))
+    if len(images) <= most:
+        return images
+    return images[np.random.default_rng(seed).choice(len(images), most, replace=False)]
+
+
+def _components(fit: Images, seed: int) -> Any:
+    from sklearn.decomposition import PCA
+
+    flat = fit.reshape(len(fit), -1)
+    kept = min(COMPONENTS, len(flat) - 1, flat.shape[1])
+    return PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
+
+
+def _pca_of_images(fit: Images, validation: Images, seed: int) -> Scorer:
+    model = _components(fit, seed)
+
+    def errors(images: Images) -> Images:
+        flat = images.reshape(len(images), -1)
+        return place_errors(model.inverse_transform(model.transform(flat)).reshape(images.shape), images)
+
+    places = Places.of(errors(validation))
+    return lambda images: map_scores(places.unusual(errors(images)))
+
+
+def _mahalanobis_of_images(fit: Images, validation: Images, seed: int) -> Scorer:  # noqa: ARG001
+    model = _components(fit, seed)
+    variance = np.maximum(model.explained_variance_, np.finfo(np.float32).tiny)
+
+    def score(images: Images) -> Floats:
+        return np.asarray((model.transform(images.reshape(len(images), -1)) ** 2 / variance).sum(axis=1), np.float64)
+
+    return score
+
+
+def _neighbours_of_images(fit: Images, validation: Images, seed: int) -> Scorer:  # noqa: ARG001
+    model = _components(fit, seed)
+    learnt = model.transform(fit.reshape(len(fit), -1)).astype(np.float64)
+    return lambda images: _neighbours(learnt, model.transform(images.reshape(len(images), -1)), seed)
+
+
+IMAGE_DETECTORS: Mapping[str, Callable[[Images, Images, int], Scorer]] = {
+    "PCA-64": _pca_of_images,
+    "Mahalanobis": _mahalanobis_of_images,
+    "nearest neighbours": _neighbours_of_images,
 }

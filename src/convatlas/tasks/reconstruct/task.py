@@ -1,4 +1,4 @@
-"""Reconstruction as a task: squared errors, and the score of a row by how badly it is rebuilt."""
+"""Reconstruction as a task: squared errors, and the score of a row or an image by how badly it is rebuilt."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class ReconstructionLoss:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Each row is to come out of the network as it went in.
+    """Each row or image is to come out of the network as it went in.
 
-    ``baseline`` is the loss of always answering with the mean row: the mean variance of the rows learnt from.
+    ``baseline`` is the loss of always answering with the mean: the mean variance of what is learnt from.
 
     >>> task = Reconstruction(baseline=1.0)
     >>> task.merit({"loss": 0.2}) > task.merit({"loss": 0.3})
@@ -72,9 +72,9 @@ class Reconstruction:
     """
 
     baseline: float
+    examples: str = "rows"  # what is learnt from; images are [n, C, h, w]
 
     columns = (Column("loss"),)
-    examples = "rows"
 
     def objective(self, outputs: Any, batch: Batch) -> Step:
         """The summed loss of rebuilt rows [n, features], and the penalty where the network returns one beside them.
@@ -82,7 +82,7 @@ class Reconstruction:
         The tally is without the penalty: only so can it be compared with the validation's.
         """
         rebuilt, penalty = (outputs, None) if isinstance(outputs, Tensor) else outputs
-        loss = (rebuilt.float() - batch.targets.float()).square().mean(dim=1).sum()
+        loss = (rebuilt.float() - batch.targets.float()).square().flatten(1).mean(dim=1).sum()
         return Step(loss if penalty is None else loss + penalty, (loss,))
 
     def outputs(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -104,12 +104,12 @@ class Reconstruction:
         return symmetry_finding([name for name in symmetric_layers(network) if name != layers[-1]])
 
     def finding_after_start(self, means: Mapping[str, float], learning_rate: float) -> str | None:
-        """A loss that is still that of answering with the mean row."""
+        """A loss that is still that of answering with the mean."""
         loss = means["loss"]
         if self.baseline <= 0 or abs(loss / self.baseline - 1) > STUCK_WITHIN:
             return None
         return (
-            f"the training loss {loss:.3g} is still that of answering every row with the mean row "
+            f"the training loss {loss:.3g} is still that of giving back the mean of all {self.examples} "
             f"({self.baseline:.3g}): the network has not started to learn. Usual causes: a learning rate too high or "
             f"too low (now {learning_rate:g}), weights that start too small or all alike, a bottleneck too narrow. "
             "Try --set learning_rate a tenth of it, or ten times it"
@@ -129,9 +129,11 @@ class ReconstructionJudge:
         Raises:
             TrainingError: they are not finite.
         """
-        loss = float((outputs.double() - batch.targets.double()).square().mean(dim=1).sum())
+        loss = float((outputs.double() - batch.targets.double()).square().flatten(1).mean(dim=1).sum())
         if not torch.isfinite(torch.tensor(loss)):
-            raise TrainingError(f"the network rebuilds some of {len(outputs):,} rows as numbers that are not finite")
+            raise TrainingError(
+                f"the network rebuilds some of {len(outputs):,} examples as numbers that are not finite"
+            )
         self.total += loss
         self.n += len(outputs)
 

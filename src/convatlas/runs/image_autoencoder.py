@@ -1,0 +1,203 @@
+"""The run of an autoencoder of images: says how unusual images are, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convatlas.data.decode import centre_square, decode_file, upright_size
+from convatlas.errors import RunError
+from convatlas.runs.cards import ImageReconstructionCard, ThresholdCard
+from convatlas.runs.run import Run, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convatlas.models.contract import ImageAutoencoder
+    from convatlas.tasks.reconstruct.answers import ImagePrediction
+    from convatlas.tasks.reconstruct.places import Box, Maps, Places
+
+CALIBRATION = "calibration.safetensors"
+BOXES_IN_GOOD_IMAGES = 0.05  # share of the good images in which a box may be drawn
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCalibration:
+    """Of good images that were not learnt from: scores, highest places; and what error is usual at each place."""
+
+    scores: NDArray[np.float64]  # [n]
+    peaks: NDArray[np.float64]  # [n]
+    places: Places
+
+    @property
+    def wrong_above(self) -> float:
+        """How unusual a place has to be for a box: in few of the good images one is."""
+        return float(np.quantile(self.peaks, 1 - BOXES_IN_GOOD_IMAGES, method="higher"))
+
+
+class ImageAutoencoderRun(Run, card_type=ImageReconstructionCard):
+    """An autoencoder of images, how they are prepared for it, and the scores of good images.
+
+    >>> run = Run.open("runs/2026-11-27-autoencoder_dense_latent-bottle-3f2a")  # doctest: +SKIP
+    >>> run.predict(["bottle.png"])[0].boxes  # doctest: +SKIP
+    (Box(left=310, top=188, right=402, bottom=251),)
+    """
+
+    card: ImageReconstructionCard
+
+    def __init__(self, path: Path, card: ImageReconstructionCard) -> None:
+        super().__init__(path, card)
+        self._model: ImageAutoencoder | None = None
+
+    def model(self) -> ImageAutoencoder:
+        """The network with its best weights, in evaluation mode; built once.
+
+        Raises:
+            RunError: there are no weights yet, or they are not those of this network.
+        """
+        import torch
+
+        from convatlas.models import outline_image_autoencoder
+
+        if self._model is None:
+            card = self.card.model
+            outline = outline_image_autoencoder(
+                card.name, in_channels=card.in_channels, image_size=card.image_size, **card.settings
+            )
+            self._model = self.with_weights(outline).to(memory_format=torch.channels_last)
+        return self._model
+
+    def rebuilt(self, images: Pixels) -> tuple[Tensor, Tensor]:
+        """Images uint8 [n, s, s, C] as the network sees them, float32 [n, C, s, s], and what it makes of them."""
+        import torch
+
+        inputs = self.card.preprocessing.normalize(torch.from_numpy(images))
+        with torch.inference_mode():
+            return inputs, self.model()(inputs)
+
+    def errors(self, batches: Iterator[Pixels]) -> Iterator[Maps]:
+        """The error of each place of some images, [n, h, w] at a time.
+
+        Raises:
+            RunError: the network gives back what is not finite.
+        """
+        from convatlas.tasks.reconstruct.places import place_errors
+
+        for images in batches:
+            inputs, rebuilt = self.rebuilt(images)
+            errors = place_errors(rebuilt, inputs)
+            if not np.isfinite(errors).all():
+                raise RunError(f"the weights in {self.path} give back images that are not finite: train anew")
+            yield errors
+
+    def calibration(self) -> ImageCalibration:
+        """The scores of the calibration images.
+
+        Raises:
+            RunError: the training has not come to its end, or the file is not the run's.
+        """
+        from convatlas.tasks.reconstruct.places import Places
+        from convatlas.tensors import read_tensors
+
+        path, card = self.path / CALIBRATION, self.card
+        try:
+            tensors = read_tensors(path)
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{self.path} is not calibrated: its training has not come to its end. "
+                f"Go on with convatlas train --resume {self.path}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {reason(error)}") from error
+        n, side = card.data.counts.get("calibration", 0), card.model.image_size
+        shapes = {"scores": (n,), "peaks": (n,), "mean": (side, side), "scale": (side, side)}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        arrays = {name: tensors[name].double().numpy() for name in shapes} if found == shapes else {}
+        is_sound = n and arrays and all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values())
+        if not is_sound or not (arrays["scale"] > 0).all():
+            raise RunError(f"{path} does not hold the scores of the run's {n:,} calibration images")
+        places = Places(arrays["mean"].astype(np.float32), arrays["scale"].astype(np.float32))
+        return ImageCalibration(arrays["scores"], arrays["peaks"], places)
+
+    def keep_calibration(self, places: Places, maps: Iterator[Maps]) -> None:
+        """Keep what is usual at each place, and the scores of the calibration images by their maps."""
+        import torch
+
+        from convatlas.tasks.reconstruct.places import map_scores, peaks
+        from convatlas.tensors import write_tensors
+
+        found = [(map_scores(each), peaks(each)) for each in maps]
+        kept = {
+            "scores": np.concatenate([scores for scores, _ in found]),
+            "peaks": np.concatenate([highest for _, highest in found]),
+            "mean": places.mean,
+            "scale": places.scale,
+        }
+        write_tensors(self.path / CALIBRATION, {name: torch.from_numpy(array) for name, array in kept.items()})
+
+    def set_threshold(self, rate: float, confidence: float) -> ThresholdCard:
+        """Choose by the calibration images above which score an image is an alarm, and put it on the card.
+
+        Raises:
+            DataError: there are too few calibration images for such a rate; says how many it takes.
+        """
+        from convatlas.tasks.reconstruct.thresholds import threshold_at
+
+        card = ThresholdCard(**asdict(threshold_at(self.calibration().scores, rate, confidence)))
+        self.update(threshold=card, false_alarms=rate)
+        return card
+
+    def predict(self, images: str | Path | Sequence[str | Path]) -> list[ImagePrediction]:
+        """Score image files, and find where they are unusual.
+
+        Of an image that is not square, the square in its middle is looked at, as in training.
+
+        Args:
+            images: one path or several; any format Pillow reads.
+
+        Raises:
+            DataError: a file that is missing or not an image, by name.
+            RunError: the run is not calibrated.
+        """
+        from convatlas.tasks.reconstruct.answers import ImagePrediction
+        from convatlas.tasks.reconstruct.places import boxes, map_scores
+        from convatlas.tasks.reconstruct.thresholds import p_values
+
+        names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
+        calibration, threshold = self.calibration(), self.card.threshold
+        maps = (calibration.places.unusual(errors) for errors in self.errors(self._decoded(names)))
+        residuals = [residual for piece in maps for residual in piece]
+        predictions = []
+        for name, residual in zip(names, residuals, strict=True):
+            score = float(map_scores(residual[None])[0])
+            predictions.append(
+                ImagePrediction(
+                    image=name,
+                    score=score,
+                    p_value=float(p_values(calibration.scores, [score])[0]),
+                    alarm=threshold is not None and score > threshold.value,
+                    boxes=_in_the_picture(name, boxes(residual, calibration.wrong_above), len(residual)),
+                    residual=residual,
+                )
+            )
+        return predictions
+
+    def _decoded(self, names: Sequence[str]) -> Iterator[Pixels]:
+        preprocessing = self.card.preprocessing
+        size = preprocessing.evaluation_batch
+        for start in range(0, len(names), size):
+            some = names[start : start + size]
+            yield np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in some])
+
+
+def _in_the_picture(name: str, found: Sequence[Box], side: int) -> tuple[Box, ...]:
+    """Boxes of the square that the network sees, in the pixels of the picture that it was cut from."""
+    left, top, whole = centre_square(*upright_size(name))
+    return tuple(box.scaled(whole / side).moved(left, top) for box in found)
