@@ -189,10 +189,10 @@ def _registered(name: str, *, image_size: int | None, num_classes: int | None, c
     if isinstance(entry, AutoencoderEntry):
         _refuse(name, "an autoencoder of rows", image_size=image_size, num_classes=num_classes)
         return _registered_autoencoder(entry, columns)
-    _refuse(name, "a network for images", columns=columns)
     if isinstance(entry, ImageAutoencoderEntry):
-        _refuse(name, "an autoencoder of images", num_classes=num_classes)
+        _refuse(name, "an autoencoder of images", num_classes=num_classes, columns=columns)
         return _registered_image_autoencoder(entry, image_size)
+    _refuse(name, "a classifier of images", columns=columns)
     model = outline_model(name, image_size=image_size, num_classes=num_classes)
     recipe = default_recipe(entry.recipe, mirror=True)
     build = partial(create_model, name, image_size=image_size, num_classes=num_classes, seed=recipe.seed)

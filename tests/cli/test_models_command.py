@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from convatlas.cli.models import folded, print_catalogue, print_page
-from convatlas.models import describe_autoencoders, describe_models, list_models
+from convatlas.models import describe_autoencoders, describe_image_autoencoders, describe_models, list_models
 from convatlas.models.catalogue import LayerDescription, autoencoder_page, model_page
 
 Command = Callable[..., Any]
@@ -32,7 +32,7 @@ def squeezed(text: str) -> list[str]:
 def test_json_is_the_list_of_descriptions(convatlas: Command) -> None:
     answer = convatlas("models", "--json")
     assert answer.code == 0
-    assert json.loads(answer.out) == [*describe_models(), *describe_autoencoders()]
+    assert json.loads(answer.out) == [*describe_models(), *describe_autoencoders(), *describe_image_autoencoders()]
 
 
 def test_the_list_has_a_line_a_network_under_its_family_and_papers(convatlas: Command) -> None:
@@ -50,7 +50,7 @@ def test_the_list_has_a_line_a_network_under_its_family_and_papers(convatlas: Co
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_list_fits_the_terminal(width: int) -> None:
-    every = [*describe_models(), *describe_autoencoders()]
+    every = [*describe_models(), *describe_autoencoders(), *describe_image_autoencoders()]
     lines = printed(lambda console: print_catalogue(every, console), width)
     assert max(map(len, lines)) <= width
     assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(list_models(task=None))

@@ -177,7 +177,7 @@ def test_without_a_threshold_rows_are_only_ranked(anomaly_record):
         dict.fromkeys(("threshold", "alarms", "false_alarms", "false_alarm_rate", "false_alarm_interval", "recall",
                        "recall_interval", "precision_at_stated")), misses=[], false_alarm_rows=[],
     )  # fmt: skip
-    assert "No threshold is set, so no row is an alarm" in Page(render_run(anomaly_record)).text
+    assert "No threshold is set, so there are no alarms" in Page(render_run(anomaly_record)).text
 
 
 def test_a_run_stopped_before_its_test_or_its_first_epoch_still_has_a_page(anomaly_record):

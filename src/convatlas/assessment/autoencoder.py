@@ -23,7 +23,7 @@ from convatlas.runs.autoencoder import Calibration
 from convatlas.tasks.reconstruct.drift import drift
 from convatlas.tasks.reconstruct.metrics import AnomalyEvaluation, judge_scores
 from convatlas.tasks.reconstruct.rivals import rival_scores, rivals
-from convatlas.tasks.reconstruct.thresholds import Threshold, threshold_at
+from convatlas.tasks.reconstruct.thresholds import threshold_at
 from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ReconstructionRecipe, parse_recipe
 
@@ -211,7 +211,7 @@ def _judged(
         scores,
         anomalies,
         calibration=calibration.scores,
-        threshold=_threshold(run),
+        threshold=run.threshold(),
         prevalence=prevalence or _natural_prevalence(run.card.data),
     )
     names = list(run.card.encoding.names)
@@ -231,16 +231,11 @@ def _drift(
     return drift(
         calibration.scores,
         scores,
-        threshold=_threshold(run),
+        threshold=run.threshold(),
         names=run.card.encoding.names,
         calibration_columns=calibration.columns,
         columns=columns,
     ).to_dict()
-
-
-def _threshold(run: AutoencoderRun) -> Threshold | None:
-    card = run.card.threshold
-    return Threshold(**card.model_dump()) if card is not None else None
 
 
 def _natural_prevalence(card: TableCard) -> float | None:

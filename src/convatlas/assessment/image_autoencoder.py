@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -14,19 +15,21 @@ from convatlas.assessment.autoencoder import AnomalyReport, Told, keep_record
 from convatlas.data.cache import every_image
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import ImageArray
+from convatlas.data.decode import decode_file
 from convatlas.data.good_images import PreparedImages, prepare_images
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
 from convatlas.models.registry import find_entry
 from convatlas.runs import ImageAutoencoderRun
 from convatlas.runs.image_autoencoder import ImageCalibration
 from convatlas.tasks.reconstruct.metrics import SUMMARY, judge_scores
-from convatlas.tasks.reconstruct.places import Places, map_scores
+from convatlas.tasks.reconstruct.places import Places, map_scores, smoothed
 from convatlas.tasks.reconstruct.rivals import fitted_image_rival, image_rivals
-from convatlas.tasks.reconstruct.thresholds import Threshold, p_values, threshold_at
+from convatlas.tasks.reconstruct.thresholds import p_values, threshold_at
 from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ImageReconstructionRecipe, parse_recipe
 
 MOST_FOR_PLACES = 1000  # good images that say what error is usual at each place
+MASKS, MARKED_ABOVE = "ground_truth", 127  # where masks lie, and from which grey on a pixel is marked
 SHOWN_IMAGES = 8  # of the worst misses, the false alarms and what is found
 Images = NDArray[np.float32]
 
@@ -171,6 +174,7 @@ def _judged_own(
     """The test images judged, and the rivals that learnt from the same good images beside the network."""
     test = prepared.test
     record = _judged(run, test, prepared.classes, prevalence, lambda place: prepared.name_of(test, place))
+    record["located"] = _located(run, prepared)
     if prepared.is_anomaly(test).any():
         record["rivals"] = _rivals(run, prepared, prevalence, told)
     return record
@@ -186,7 +190,7 @@ def _judged(
         scores,
         anomalies,
         calibration=calibration.scores,
-        threshold=_threshold(run),
+        threshold=run.threshold(),
         prevalence=prevalence,
     )
     kinds = _kinds(images.labels, classes, run.card.data.normal, scores, run)
@@ -198,6 +202,7 @@ def _judged(
     return evaluation.to_dict() | {
         "examples": "images",
         "columns": [],
+        "located": None,
         "kinds": kinds,
         "rivals": [],
         "misses": told(wrong[True]),
@@ -273,9 +278,34 @@ def _kinds(
     return sorted(found, key=lambda kind: kind["roc_auc"] or 0.0)
 
 
-def _threshold(run: ImageAutoencoderRun) -> Threshold | None:
-    card = run.card.threshold
-    return Threshold(**card.model_dump()) if card is not None else None
+def _located(run: ImageAutoencoderRun, prepared: PreparedImages) -> dict[str, Any] | None:
+    """How well the maps say where a defect is, by the masks ``ground_truth/KIND/NAME_mask.png`` of ``test/KIND/NAME``.
+
+    ``pointed`` counts the images whose most unusual place lies in the mask; ``roc_auc`` is of all their pixels.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    test, side = prepared.test, run.card.preprocessing.resize
+    masks = {place: mask for place in range(len(test)) if (mask := _mask(prepared, place, side)) is not None}
+    if not masks:
+        return None
+    some = test.subset(np.array(list(masks)))
+    maps = smoothed(np.concatenate(list(maps_of(run, some, run.calibration().places))))
+    is_wrong = np.stack(list(masks.values()))
+    highest = maps.reshape(len(maps), -1).argmax(axis=1)
+    pointed = int(is_wrong.reshape(len(maps), -1)[np.arange(len(maps)), highest].sum())
+    return {"n": len(maps), "pointed": pointed, "roc_auc": float(roc_auc_score(is_wrong.ravel(), maps.ravel()))}
+
+
+def _mask(prepared: PreparedImages, place: int, side: int) -> NDArray[np.bool_] | None:
+    """Where the defect of a test image is, [side, side]; None where no file says, or it says nowhere."""
+    test = prepared.test
+    kind, name = prepared.classes[test.labels[place]], PurePosixPath(prepared.name_of(test, place))
+    path = Path(prepared.location) / MASKS / kind / f"{name.stem}_mask.png"
+    if kind == prepared.normal or not path.is_file():
+        return None
+    mask = decode_file(path, 1, side)[:, :, 0] > MARKED_ABOVE
+    return mask if mask.any() and not mask.all() else None
 
 
 def _rivals(

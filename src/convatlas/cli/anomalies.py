@@ -9,7 +9,7 @@ from rich.console import Console
 
 from convatlas.cli.text import UNBROKEN, Row, aligned, labelled, print_lines
 from convatlas.errors import shortened
-from convatlas.reports.standings import AT_STATED_PREVALENCE, AVERAGE_PRECISION, contenders, verdicts
+from convatlas.reports.standings import AT_STATED_PREVALENCE, AVERAGE_PRECISION, broken_promise, contenders, verdicts
 from convatlas.reports.wording import grouped, printable, rate
 
 WIDTH = 80
@@ -40,6 +40,8 @@ def print_anomaly_evaluation(record: Mapping[str, Any], rows_a_day: float | None
     _print_drift(console, record.get("drift"))
     _print_table(console, _columns_table(record.get("columns") or []), right=(1, 2))
     _print_table(console, _kinds_table(record.get("kinds") or []), right=(1, 2, 3))
+    if record.get("located"):
+        print_lines(console, "", _paragraph(_located_sentence(record["located"])))
     normal = f"normal {record.get('examples', 'rows')}"
     _print_mistakes(console, f"the anomalies most like {normal}, which are missed", record.get("misses") or [])
     _print_mistakes(console, "the highest false alarms", record.get("false_alarm_rows") or [])
@@ -79,13 +81,13 @@ def print_image_alarms(record: Mapping[str, Any]) -> None:
     """
     console = _console()
     images, threshold = record["images"], record["threshold"]
-    head = ("image", "score", "p", "", "where it is unusual")
+    head = ("image", "score", "p", "alarm", "where it is unusual")
     rows = [
         (
             _plain(each["image"]),
             f"{each['score']:.4g}",
             f"{each['p_value']:.2g}",
-            "alarm" if each["alarm"] else "",
+            "alarm" if each["alarm"] else "-",
             _boxes_in_words(each["boxes"]),
         )
         for each in images
@@ -109,29 +111,34 @@ def _boxes_in_words(boxes: Sequence[Mapping[str, int]]) -> str:
     return f"{'  '.join(told)}{more}" if told else "nowhere"
 
 
-def print_threshold(card: Mapping[str, Any] | None, calibrated_rows: int, rows_a_day: float | None = None) -> None:
+def print_threshold(
+    card: Mapping[str, Any] | None, calibrated_rows: int, rows_a_day: float | None = None, examples: str = "rows"
+) -> None:
     """The threshold of a run, what it promises, and what its calibration rows could promise.
 
     Args:
         card: value, rate, confidence and calibration_rows; None where no threshold is set.
         calibrated_rows: how many scores of normal rows the run keeps.
         rows_a_day: how many rows come where the network is used.
+        examples: what they are, if not rows.
     """
     from convatlas.tasks.reconstruct.thresholds import rows_needed, smallest_rate
 
     console = _console()
     confidence = card["confidence"] if card is not None else 0.95
     if card is None:
-        print_lines(console, "no threshold is set: no row is an alarm, and rows are only ranked", style="bold")
+        print_lines(console, f"no threshold is set: there are no alarms, and {examples} are only ranked", style="bold")
     else:
-        print_lines(console, _paragraph(_promise(card)), style="bold")
+        print_lines(console, _paragraph(_promise(card, examples)), style="bold")
         if rows_a_day is not None:
             most = _a_day(card["rate"] * rows_a_day)
-            print_lines(console, _paragraph(f"of {grouped(rows_a_day)} normal rows a day, at most {most} are alarms"))
+            print_lines(
+                console, _paragraph(f"of {grouped(rows_a_day)} normal {examples} a day, at most {most} are alarms")
+            )
     least = rate(smallest_rate(calibrated_rows, confidence))
     print_lines(console, "", _paragraph(
-        f"With {rate(confidence)} confidence {calibrated_rows:,} calibration rows can promise {least} of false alarms, "
-        f"and no less. {_needs([(share, rows_needed(share, confidence)) for share in USUAL_RATES])}."
+        f"With {rate(confidence)} confidence {calibrated_rows:,} calibration {examples} can promise {least} of false "
+        f"alarms, and no less. {_needs([(share, rows_needed(share, confidence)) for share in USUAL_RATES])}."
     ))  # fmt: skip
 
 
@@ -205,6 +212,8 @@ def _alarm_sentences(record: Mapping[str, Any]) -> Iterator[str]:
         normal = record["n"] - record["anomalies"]
         false = f"{record['false_alarms']:,} of {normal:,} normal {examples}"
         yield f"false alarms  {rate(record['false_alarm_rate'])}  ({false}; {_shares(record['false_alarm_interval'])})"
+    if broken := broken_promise(record):
+        yield f"! {broken}"
     if record["recall"] is not None:
         found = f"{record['alarms'] - record['false_alarms']:,} of {record['anomalies']:,} anomalies"
         yield f"found         {rate(record['recall'])}  ({found}; {_shares(record['recall_interval'])})"
@@ -258,6 +267,14 @@ def _columns_table(columns: Sequence[Mapping[str, Any]]) -> list[Row]:
         for column in columns[:COLUMNS_SHOWN]
     ]
     return [("adds to the score", "of anomalies", "of normal rows"), *rows] if rows else []
+
+
+def _located_sentence(located: Mapping[str, Any]) -> str:
+    share = rate(located["pointed"] / located["n"])
+    return (
+        f"where the defect is: the most unusual place lies in it in {share} of the {located['n']:,} images with a "
+        f"mask; ROC of their pixels {located['roc_auc']:.3f}"
+    )
 
 
 def _kinds_table(kinds: Sequence[Mapping[str, Any]]) -> list[Row]:

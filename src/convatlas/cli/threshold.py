@@ -26,11 +26,11 @@ def threshold(
     """Show or change the score above which a row is an alarm; nothing is trained, and no label is looked at."""
     from convatlas.cli.anomalies import print_threshold
     from convatlas.errors import RunError
-    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, Run
+    from convatlas.runs import AnomalyRun, Run
     from convatlas.tasks.reconstruct.thresholds import parse_rate, rate_from_alarms, rate_from_cost
 
     opened = Run.open(run)
-    if not isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
+    if not isinstance(opened, AnomalyRun):
         raise RunError(f"{opened.path} classifies images, and has no threshold; autoencoders have one")
     given = [way for way in (false_alarms, alarms_a_day, cost) if way is not None]
     if len(given) > 1:
@@ -46,4 +46,5 @@ def threshold(
     elif cost is not None:
         opened.set_threshold(rate_from_cost(cost, budget or 0, rows_a_day or 0), confidence)
     calibrated = len(opened.calibration().scores)
-    print_threshold(opened.card.threshold.model_dump() if opened.card.threshold else None, calibrated, rows_a_day)
+    card = opened.card.threshold.model_dump() if opened.card.threshold else None
+    print_threshold(card, calibrated, rows_a_day, opened.examples)

@@ -63,7 +63,7 @@ VARIANTS = {
         dense=False,
         code=16,
         year=2011,
-        paper="Masci, Meier, Ciresan & Schmidhuber 2011, ICANN",
+        paper="Masci et al. 2011, ICANN",
         brought="Weights shared by all places, down and up again: an autoencoder of images of any size, whose code is "
         "a small image of many channels.",
     ),
@@ -71,7 +71,7 @@ VARIANTS = {
         dense=True,
         code=64,
         year=2019,
-        paper="Bergmann, Löwe, Fauser, Sattlegger & Steger 2019, VISAPP",
+        paper="Bergmann et al. 2019, VISAPP",
         brought="A code of a few units for the whole image, so that a defect of which the good images say nothing "
         "cannot be passed on.",
     ),

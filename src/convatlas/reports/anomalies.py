@@ -32,7 +32,7 @@ def score_figure(test: Mapping[str, Any]) -> Figure:
 
     >>> shares = {"edges": [0.1, 1.0, 10.0], "calibration": [0.9, 0.1], "normal": [1, 0], "anomalies": [0.2, 0.8]}
     >>> score_figure({"distributions": shares, "threshold": None}).axes[0].get_xlabel()
-    'Score (mean squared error)'
+    'Score'
     """
     figure = new_figure(WIDTH, 2.9)
     axes = figure.add_subplot()
@@ -186,7 +186,7 @@ def _score_axis(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="both", length=0)
-    axes.set_xlabel("Score (mean squared error)", color=MUTED, fontsize=9)
+    axes.set_xlabel("Score", color=MUTED, fontsize=9)
 
 
 def _mark_threshold(axes: Axes, threshold: Mapping[str, Any] | None) -> None:

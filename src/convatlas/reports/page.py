@@ -15,7 +15,7 @@ from convatlas.reports import anomalies, figures
 from convatlas.reports.confusions import most_confused
 from convatlas.reports.inline_svg import inline_svg
 from convatlas.reports.record import AnomalyRunRecord, EvaluationRecord, HistoryRow, RunRecord
-from convatlas.reports.standings import AVERAGE_PRECISION, contenders, verdicts
+from convatlas.reports.standings import AVERAGE_PRECISION, broken_promise, contenders, verdicts
 from convatlas.reports.wording import decimal, duration, grouped, percent, printable, rate, settings
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _of_reconstruction(record: AnomalyRunRecord) -> dict[str, Any]:
         "curves": [_inline(curve, "error", "Mean squared error by epoch; the values are in a table")] if curve else [],
         "drawn": _anomaly_figures(test) if test else {},
         "verdicts": verdicts(test) if test else [],
+        "broken": broken_promise(test) if test else None,
+        **{name: (test or {}).get(name) for name in ("kinds", "located", "found")},  # of images
         "ranked": _ranked(test) if test else [],
         "encoded": [_encoded_column(column) for column in record["preprocessing"].get("columns", ())],
         "encoding": {name: value for name, value in record["preprocessing"].items() if name != "columns"},

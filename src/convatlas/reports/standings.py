@@ -69,6 +69,20 @@ def verdicts(test: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def broken_promise(test: Mapping[str, Any]) -> str | None:
+    """A sentence where normal test rows or images give more false alarms than the threshold promises, beyond chance.
+
+    >>> threshold = {"rate": 0.05}
+    >>> broken_promise({"threshold": threshold, "false_alarm_interval": [0.2, 0.33], "examples": "images"})
+    'More than promised: the normal test images are not like those that the threshold was set by.'
+    """
+    threshold, interval = test.get("threshold"), test.get("false_alarm_interval")
+    if threshold is None or interval is None or interval[0] <= threshold["rate"]:
+        return None
+    examples = test.get("examples", "rows")
+    return f"More than promised: the normal test {examples} are not like those that the threshold was set by."
+
+
 def contenders(test: Mapping[str, Any], figure: str) -> tuple[Contender | None, list[Contender]]:
     """The network and its rivals by a figure, the best rival first; those that have no such figure are left out."""
     rivals = [_contender(rival["name"], rival, figure) for rival in test.get("rivals") or ()]

@@ -1,5 +1,6 @@
 """A run: the directory a training leaves, self-contained and safe to open from a stranger; one file a task."""
 
+from convatlas.runs.anomalies import AnomalyRun
 from convatlas.runs.autoencoder import AutoencoderRun
 from convatlas.runs.cards import (
     AutoencoderCard,
@@ -20,6 +21,7 @@ from convatlas.runs.image_autoencoder import ImageAutoencoderRun
 from convatlas.runs.run import Run, list_runs, refuse_taken
 
 __all__ = [
+    "AnomalyRun",
     "AutoencoderCard",
     "AutoencoderRun",
     "Card",

@@ -6,14 +6,14 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.errors import RunError
-from convatlas.runs.cards import ReconstructionCard, ThresholdCard
-from convatlas.runs.run import Run, reason
+from convatlas.runs.anomalies import AnomalyRun
+from convatlas.runs.cards import ReconstructionCard
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from convatlas.models.contract import Autoencoder
     from convatlas.tasks.reconstruct.answers import RowPrediction
 
-CALIBRATION = "calibration.safetensors"
 ROWS_AT_ONCE = 16_384  # that are scored; bounds the memory
 ROWS_READ_AT_ONCE = 131_072  # of a file
 COLUMNS_NAMED = 5  # of a row that is explained
@@ -46,7 +45,7 @@ class Scored:
     highest: tuple[RowPrediction, ...]
 
 
-class AutoencoderRun(Run, card_type=ReconstructionCard):
+class AutoencoderRun(AnomalyRun, card_type=ReconstructionCard):
     """An autoencoder, how rows are encoded for it, and the scores of normal rows.
 
     >>> run = Run.open("runs/2026-11-26-autoencoder_plain-payments-3f2a")  # doctest: +SKIP
@@ -55,6 +54,7 @@ class AutoencoderRun(Run, card_type=ReconstructionCard):
     """
 
     card: ReconstructionCard
+    examples: ClassVar[str] = "rows"
 
     def __init__(self, path: Path, card: ReconstructionCard) -> None:
         super().__init__(path, card)
@@ -98,49 +98,13 @@ class AutoencoderRun(Run, card_type=ReconstructionCard):
         Raises:
             RunError: the training has not come to its end, or the file is not the run's.
         """
-        from convatlas.tensors import read_tensors
-
-        path, card = self.path / CALIBRATION, self.card
-        try:
-            tensors = read_tensors(path)
-        except FileNotFoundError as error:
-            raise RunError(
-                f"{self.path} is not calibrated: its training has not come to its end. "
-                f"Go on with convatlas train --resume {self.path}"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {reason(error)}") from error
-        rows, columns = card.data.counts.get("calibration", 0), len(card.encoding.names)
-        shapes = {"scores": (rows,), "columns": (rows, columns)}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        arrays = [tensors[name].double().numpy() for name in shapes] if found == shapes else []
-        if not rows or not arrays or not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays):
-            raise RunError(f"{path} does not hold the scores of the run's {rows:,} calibration rows")
-        return Calibration(*arrays)
+        rows, columns = self.card.data.counts.get("calibration", 0), len(self.card.encoding.names)
+        return Calibration(**self.kept_calibration({"scores": (rows,), "columns": (rows, columns)}))
 
     def keep_calibration(self, rows: NDArray[np.float32]) -> None:
         """Score the encoded calibration rows and keep the scores."""
-        import torch
-
-        from convatlas.tensors import write_tensors
-
         scores, columns = self.scored(rows)
-        kept = {"scores": torch.from_numpy(scores), "columns": torch.from_numpy(columns)}
-        write_tensors(self.path / CALIBRATION, kept)
-
-    def set_threshold(self, rate: float, confidence: float) -> ThresholdCard:
-        """Choose by the calibration rows above which score a row is an alarm, and put it on the card.
-
-        Raises:
-            DataError: there are too few calibration rows for such a rate; says how many it takes.
-        """
-        from dataclasses import asdict
-
-        from convatlas.tasks.reconstruct.thresholds import threshold_at
-
-        card = ThresholdCard(**asdict(threshold_at(self.calibration().scores, rate, confidence)))
-        self.update(threshold=card, false_alarms=rate)
-        return card
+        self.keep_calibration_of(scores=scores, columns=columns)
 
     def predict(self, rows: Any, *, explain: int = 10) -> Scored:
         """Score the rows of a table, a piece at a time, and explain the highest.

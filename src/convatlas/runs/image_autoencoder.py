@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.decode import centre_square, decode_file, upright_size
 from convatlas.errors import RunError
-from convatlas.runs.cards import ImageReconstructionCard, ThresholdCard
-from convatlas.runs.run import Run, reason
+from convatlas.runs.anomalies import CALIBRATION, AnomalyRun
+from convatlas.runs.cards import ImageReconstructionCard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from convatlas.tasks.reconstruct.answers import ImagePrediction
     from convatlas.tasks.reconstruct.places import Box, Maps, Places
 
-CALIBRATION = "calibration.safetensors"
 BOXES_IN_GOOD_IMAGES = 0.05  # share of the good images in which a box may be drawn
 
 Pixels = NDArray[np.uint8]
@@ -42,7 +41,7 @@ class ImageCalibration:
         return float(np.quantile(self.peaks, 1 - BOXES_IN_GOOD_IMAGES, method="higher"))
 
 
-class ImageAutoencoderRun(Run, card_type=ImageReconstructionCard):
+class ImageAutoencoderRun(AnomalyRun, card_type=ImageReconstructionCard):
     """An autoencoder of images, how they are prepared for it, and the scores of good images.
 
     >>> run = Run.open("runs/2026-11-27-autoencoder_dense_latent-bottle-3f2a")  # doctest: +SKIP
@@ -51,6 +50,7 @@ class ImageAutoencoderRun(Run, card_type=ImageReconstructionCard):
     """
 
     card: ImageReconstructionCard
+    examples: ClassVar[str] = "images"
 
     def __init__(self, path: Path, card: ImageReconstructionCard) -> None:
         super().__init__(path, card)
@@ -104,55 +104,21 @@ class ImageAutoencoderRun(Run, card_type=ImageReconstructionCard):
             RunError: the training has not come to its end, or the file is not the run's.
         """
         from convatlas.tasks.reconstruct.places import Places
-        from convatlas.tensors import read_tensors
 
-        path, card = self.path / CALIBRATION, self.card
-        try:
-            tensors = read_tensors(path)
-        except FileNotFoundError as error:
-            raise RunError(
-                f"{self.path} is not calibrated: its training has not come to its end. "
-                f"Go on with convatlas train --resume {self.path}"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {reason(error)}") from error
-        n, side = card.data.counts.get("calibration", 0), card.model.image_size
-        shapes = {"scores": (n,), "peaks": (n,), "mean": (side, side), "scale": (side, side)}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        arrays = {name: tensors[name].double().numpy() for name in shapes} if found == shapes else {}
-        is_sound = n and arrays and all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values())
-        if not is_sound or not (arrays["scale"] > 0).all():
-            raise RunError(f"{path} does not hold the scores of the run's {n:,} calibration images")
-        places = Places(arrays["mean"].astype(np.float32), arrays["scale"].astype(np.float32))
-        return ImageCalibration(arrays["scores"], arrays["peaks"], places)
+        n, side = self.card.data.counts.get("calibration", 0), self.card.model.image_size
+        kept = self.kept_calibration({"scores": (n,), "peaks": (n,), "mean": (side, side), "scale": (side, side)})
+        places = Places(kept["mean"].astype(np.float32), kept["scale"].astype(np.float32))
+        if not (places.scale > 0).all():
+            raise RunError(f"{self.path / CALIBRATION} holds a place whose errors have no scale: train anew")
+        return ImageCalibration(kept["scores"], kept["peaks"], places)
 
     def keep_calibration(self, places: Places, maps: Iterator[Maps]) -> None:
         """Keep what is usual at each place, and the scores of the calibration images by their maps."""
-        import torch
-
         from convatlas.tasks.reconstruct.places import map_scores, peaks
-        from convatlas.tensors import write_tensors
 
         found = [(map_scores(each), peaks(each)) for each in maps]
-        kept = {
-            "scores": np.concatenate([scores for scores, _ in found]),
-            "peaks": np.concatenate([highest for _, highest in found]),
-            "mean": places.mean,
-            "scale": places.scale,
-        }
-        write_tensors(self.path / CALIBRATION, {name: torch.from_numpy(array) for name, array in kept.items()})
-
-    def set_threshold(self, rate: float, confidence: float) -> ThresholdCard:
-        """Choose by the calibration images above which score an image is an alarm, and put it on the card.
-
-        Raises:
-            DataError: there are too few calibration images for such a rate; says how many it takes.
-        """
-        from convatlas.tasks.reconstruct.thresholds import threshold_at
-
-        card = ThresholdCard(**asdict(threshold_at(self.calibration().scores, rate, confidence)))
-        self.update(threshold=card, false_alarms=rate)
-        return card
+        scores, highest = (np.concatenate(each) for each in zip(*found, strict=True))
+        self.keep_calibration_of(scores=scores, peaks=highest, mean=places.mean, scale=places.scale)
 
     def predict(self, images: str | Path | Sequence[str | Path]) -> list[ImagePrediction]:
         """Score image files, and find where they are unusual.

@@ -42,8 +42,10 @@ class Run:
     card_type: ClassVar[type[Card]]
     kinds: ClassVar[dict[str, type[Run]]] = {}  # by task
 
-    def __init_subclass__(cls, *, card_type: type[Card], **arguments: Any) -> None:
+    def __init_subclass__(cls, *, card_type: type[Card] | None = None, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        if card_type is None:  # what several tasks share
+            return
         cls.card_type = card_type
         Run.kinds[card_type.model_fields["task"].default] = cls
 

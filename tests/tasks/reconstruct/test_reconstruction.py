@@ -86,7 +86,7 @@ def test_hidden_layers_that_start_alike_are_named_and_a_last_layer_of_zeros_is_n
 
 def test_the_loss_of_answering_with_the_mean_is_called_by_its_name() -> None:
     finding = TASK.finding_after_start({"loss": 0.999}, learning_rate=0.5)
-    assert "mean row" in str(finding)
+    assert "mean of all rows" in str(finding)
     assert "0.5" in str(finding)
     assert TASK.finding_after_start({"loss": 0.6}, 0.5) is None
     # The mean over a first epoch at a small rate lies above: it began with random answers, and it learns.

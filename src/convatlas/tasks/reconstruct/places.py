@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Maps = NDArray[np.float32]  # [n, h, w]
 
 SMALLEST_SCALE = 0.1  # of a place, as a share of the mean over all: in a plain background nothing ever varies
-SMOOTHED = 3  # pixels, the side of the neighbourhood that a place is averaged with before it is called wrong
+NEIGHBOURHOOD = 12  # parts of a side; a place is averaged over one, and over 3 pixels at least, to be called wrong
 MOST_BOXES = 10  # in an image
 
 
@@ -88,7 +88,8 @@ def smoothed(maps: Maps) -> Maps:
     """Each place averaged with its neighbours, [n, h, w]: single pixels are noise more often than defects."""
     from scipy.ndimage import uniform_filter
 
-    return np.asarray(uniform_filter(maps, size=(0, SMOOTHED, SMOOTHED), mode="nearest"), dtype=np.float32)
+    side = max(3, min(maps.shape[1:]) // NEIGHBOURHOOD | 1)  # odd, so that it has a middle
+    return np.asarray(uniform_filter(maps, size=(0, side, side), mode="nearest"), dtype=np.float32)
 
 
 def peaks(maps: Maps) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ class Threshold:
     calibration_rows: int
 
 
-def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95) -> Threshold:
+def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95, *, of: str = "rows") -> Threshold:
     """The lowest threshold that keeps the share of false alarms below ``rate``, from scores [n] of held-out normals.
 
     >>> threshold_at(np.arange(1000.0), rate=0.01)
@@ -35,6 +35,7 @@ def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95) -> Th
 
     Four of these thousand lie above it and not ten: the true share is then at most 1 % for 95 of 100 such sets of
     calibration rows. That holds whatever the scores' distribution, as long as later rows are drawn like these.
+    ``of`` says in messages what the scores are of.
 
     Raises:
         DataError: fewer scores than `rows_needed`, scores that are no numbers, a rate or confidence outside 0..1.
@@ -46,11 +47,11 @@ def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95) -> Th
     ordered = np.sort(finite_scores(scores))
     n, needed = len(ordered), rows_needed(rate, confidence)
     if n == 0:
-        raise DataError(f"a threshold needs scores of normal rows, {needed:,} of them; received none")
+        raise DataError(f"a threshold needs scores of normal {of}, {needed:,} of them; received none")
     if n < needed:
         raise DataError(
-            f"false alarms of {rate:.3g} with {confidence:.0%} confidence take {needed:,} calibration rows; received "
-            f"{n:,}, enough for {smallest_rate(n, confidence):.2g}. Ask for more false alarms, or give more rows"
+            f"false alarms of {rate:.3g} with {confidence:.0%} confidence take {needed:,} calibration {of}; received "
+            f"{n:,}, enough for {smallest_rate(n, confidence):.2g}. Ask for more false alarms, or give more {of}"
         )
     above = int(binom.ppf(1 - confidence, n, rate))  # the fewest with P(Binomial(n, rate) <= above) >= 1 - confidence
     if binom.cdf(above, n, rate) > 1 - confidence:
