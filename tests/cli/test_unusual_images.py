@@ -31,6 +31,11 @@ def tile(draws: np.random.Generator, defect: bool = False) -> tuple[np.ndarray, 
     return pixels.clip(0, 255).astype(np.uint8), mask
 
 
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 @pytest.fixture(scope="session")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, draws = tmp_path_factory.mktemp("sets") / "tiles", np.random.default_rng(0)
@@ -119,8 +124,7 @@ def test_predict_marks_where_an_image_is_unusual(convatlas: Command, run: Path, 
     first = large["boxes"][0]
     assert 2 * SIDE <= first["left"] < first["right"] <= 4 * SIDE
     assert abs((first["left"] - 2 * SIDE) / 2 - box["left"]) <= 2
-    marked = [Image.open(each["map"]) for each in record["images"]]
-    assert [each.size for each in marked] == [(SIDE, SIDE), (SIDE, SIDE), (6 * SIDE, 2 * SIDE)]
+    assert [size_of(each["map"]) for each in record["images"]] == [(SIDE, SIDE), (SIDE, SIDE), (6 * SIDE, 2 * SIDE)]
     told = convatlas("predict", run, *files).out
     assert "alarm" in told
     assert "left, top," in told

@@ -211,7 +211,7 @@ def test_runs_are_listed_with_their_figures(convatlas: Command, run: Path) -> No
     listed = convatlas("runs", run.parent).out
     assert "autoencoder_bottleneck" in listed
     assert "AP " in listed
-    assert "rows" in convatlas("inspect", run).out
+    assert "encoder.dense1" in convatlas("inspect", run).out
 
 
 @pytest.mark.parametrize(
