@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convatlas.api import evaluate, inspect, load, resume, train
     from convatlas.data import open_source
+    from convatlas.detector import AutoencoderDetector
     from convatlas.errors import ConvatlasError
     from convatlas.inspection import Inspection
     from convatlas.models import Classifier, create_autoencoder, create_model, list_models
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from convatlas.training.recipe import Recipe, list_recipes, load_recipe
 
 __all__ = [
+    "AutoencoderDetector",
     "Classifier",
     "ConvatlasError",
     "Evaluation",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutoencoderDetector": "detector",
     "Classifier": "models",
     "ConvatlasError": "errors",
     "Evaluation": "tasks.classify.metrics",
