@@ -57,7 +57,13 @@ class Learner:
         fast = as_recorded(engine, self.bare_model, shape)
         self.judging_model = as_recorded(engine, self.average.module, shape) if self.average is not None else fast
         runnable = torch.compile(self.bare_model) if recipe.compile else fast
-        self.model, self.optimizer = self.accelerator.prepare(runnable, self._bare_optimizer)
+        self.model, scaling_optimizer = self.accelerator.prepare(runnable, self._bare_optimizer)
+        # Only a loss that is scaled needs Accelerate's own steps, which look for packages on disk each time.
+        self._is_scaled = self.accelerator.scaler is not None
+        self.optimizer = scaling_optimizer if self._is_scaled else self._bare_optimizer
+        # torch.manual_seed seeds accelerators that are not there too, and formats the stack for each: half a millisecond.
+        is_on_cpu = self.accelerator.device.type == "cpu"
+        self._seed_with = torch.default_generator.manual_seed if is_on_cpu else torch.manual_seed
 
     @property
     def rank(self) -> int:
@@ -84,12 +90,16 @@ class Learner:
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
         """One optimiser step; returns this process's sums over the batch, one of each of the task's columns."""
-        torch.manual_seed(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
+        self._seed_with(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         made = self.task.objective(self.model(batch.inputs), batch)
         # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
-        self.accelerator.backward(made.objective / batch.global_size * self.world)
+        objective = made.objective / batch.global_size * self.world
+        if self._is_scaled:
+            self.accelerator.backward(objective)
+        else:
+            objective.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()

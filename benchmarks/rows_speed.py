@@ -1,0 +1,125 @@
+"""How fast an autoencoder learns from rows and scores them, beside PyOD's.
+
+    python benchmarks/rows_speed.py [--rows 20000] [--long] [--scored 1000000]
+
+Both train the same layers, 29-40-29, by Adam on batches of 64, in turns and in one process, start-up excluded; told are
+rows/s and their ratio. ``--long`` also trains on 200,000 rows for 30 epochs, and a table of ``--scored`` rows is scored
+from a CSV and from an .npz file, with the memory that took. Prints the figures and writes them to results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from false_alarms import RESULTS, environment
+
+import convatlas
+from convatlas.models import create_autoencoder
+from convatlas.tasks.reconstruct.task import Reconstruction
+from convatlas.training.feed import Feed
+from convatlas.training.fit import fit
+from convatlas.training.progress import Silent
+from convatlas.training.recipe import ReconstructionRecipe
+
+COLUMNS, HIDDEN, BATCH = 29, 40, 64
+EPOCHS, TURNS = 3, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--long", action="store_true", help="also 200,000 rows for 30 epochs")
+    parser.add_argument("--scored", type=int, default=0, help="rows of a table that is scored")
+    options = parser.parse_args()
+    now = datetime.now(UTC)
+    record: dict[str, Any] = {
+        "made": now.isoformat(timespec="seconds"), "settings": vars(options), "environment": environment(),
+    }  # fmt: skip
+    record["training"] = in_turns(normal_rows(options.rows))
+    if options.long:
+        rows = normal_rows(200_000)
+        record["200,000 rows, 30 epochs, seconds"] = timed(lambda: ours(rows, 30))
+    if options.scored:
+        record["scoring"] = scored(options.scored)
+    for name, value in record.items():
+        print(name, value)
+    path = RESULTS / f"{now:%Y-%m-%d}-rows_speed.json"
+    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def normal_rows(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, COLUMNS)).astype(np.float32)
+
+
+def in_turns(rows: np.ndarray) -> dict[str, Any]:
+    """Rows a second of each, best of several turns."""
+    ways: dict[str, Callable[[], None]] = {
+        "convatlas": lambda: ours(rows, EPOCHS), "PyOD": lambda: theirs(rows, EPOCHS),
+    }  # fmt: skip
+    for way in ways.values():
+        way()  # what is loaded and made once
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(TURNS):
+        for name, way in ways.items():
+            seconds[name].append(timed(way))
+    speeds = {name: round(EPOCHS * len(rows) / min(taken)) for name, taken in seconds.items()}
+    return {"rows/s": speeds, "ratio": round(speeds["convatlas"] / speeds["PyOD"], 1), "seconds": seconds}
+
+
+def ours(rows: np.ndarray, epochs: int) -> None:
+    recipe = ReconstructionRecipe(epochs=epochs, batch_size=BATCH, learning_rate=1e-3, optimizer="adam")
+    network = create_autoencoder("autoencoder_plain", columns=COLUMNS, seed=0)
+    learnt = torch.from_numpy(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(network, Reconstruction(1.0), Feed.of_rows(learnt, learnt[:1000], recipe), recipe, Path(folder))
+
+
+def theirs(rows: np.ndarray, epochs: int) -> None:
+    from pyod.models.auto_encoder import AutoEncoder
+
+    detector = AutoEncoder(
+        hidden_neuron_list=[HIDDEN], epoch_num=epochs, batch_size=BATCH, lr=1e-3, batch_norm=False, dropout_rate=0.0,
+        verbose=0, random_state=0,
+    )  # fmt: skip
+    detector.fit(rows)
+
+
+def scored(count: int) -> dict[str, Any]:
+    """Seconds and memory of scoring a table of so many rows of 30 columns, by a run that was trained on a few."""
+    draws = np.random.default_rng(0)
+    frame = pd.DataFrame(draws.normal(size=(count, 30)), columns=[f"x{place}" for place in range(30)]).round(6)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = convatlas.train(
+            "autoencoder_deep", data=frame.iloc[:5000], out=Path(folder) / "run", epochs=1, watch=Silent()
+        )
+        frame.to_csv(Path(folder) / "rows.csv", index=False)
+        np.savez(Path(folder) / "rows.npz", X=frame.to_numpy(), columns=np.array(list(frame.columns)))
+        del frame
+        for file in ("rows.csv", "rows.npz"):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            seconds = timed(lambda file=file: run.predict(Path(folder) / file, explain=10))
+            rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            found[file] = {"seconds": round(seconds, 2), "rise of the peak, MB": round(rise)}
+    return found
+
+
+def timed(way: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
