@@ -179,7 +179,7 @@ def _rivals_table(record: Mapping[str, Any]) -> list[Row]:
         return []
     by_name = {rival["name"]: rival for rival in record["rivals"]} | {own.name: record}
     stated = record["stated_prevalence"]
-    head = ("detector", "precision", f"at {rate(stated)}" if stated else "", "recall 1 %", "0.1 %", "ROC")
+    head = ("detector", "AP", f"at {rate(stated)}" if stated else "", "recall 1 %", "0.1 %", "ROC")
     ranked = sorted([own, *rivals], key=lambda contender: -contender.value)
     return [head, *(_rivals_row(contender.name, by_name[contender.name]) for contender in ranked)]
 

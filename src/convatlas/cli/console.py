@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from convatlas.reports.wording import rate
 from convatlas.runs.cards import AnomalyCard, Card
 
 if TYPE_CHECKING:
@@ -115,21 +116,22 @@ def _print_anomaly_summary(console: Console, card: AnomalyCard) -> None:
         low, high = test["average_precision_interval"]
         console.print(
             f"[bold]test average precision {test['average_precision']:.3f}[/]  (95 % interval {low:.3f} to {high:.3f}, "
-            f"n = {test['n']:,} with {test['anomalies']:,} anomalies; tested {_times(card.test_evaluations)})"
+            f"n = {test['n']:,} with {test['anomalies']:,} anomalies; guessing gives "
+            f"{test['anomalies'] / test['n']:.3f}; tested {_times(card.test_evaluations)})"
         )
         if test["natural_average_precision"] is not None:
             low, high = test["natural_average_precision_interval"]
             console.print(
-                f"at {test['stated_prevalence']:.2%} anomalies, as in the whole table, "
+                f"where {rate(test['stated_prevalence'])} are anomalies, as in the whole table, it is "
                 f"{test['natural_average_precision']:.3f} "
                 f"({low:.3f} to {high:.3f})"
             )
     if card.threshold is not None and test is not None:
-        found = f", {test['recall']:.1%} of the anomalies found" if test["recall"] is not None else ""
-        false = test["false_alarm_rate"] or 0
+        found = f", and finds {rate(test['recall'])} of the anomalies" if test["recall"] is not None else ""
         console.print(
-            f"alarm above a score of {card.threshold.value:.4g}: at most {card.threshold.rate:.2g} of what is normal "
-            f"with {card.threshold.confidence:.0%} confidence; in the test set {false:.2%}{found}"
+            f"alarm above a score of {card.threshold.value:.4g}: at most {rate(card.threshold.rate)} false alarms, with "
+            f"{rate(card.threshold.confidence)} confidence; in the test set it gives "
+            f"{rate(test['false_alarm_rate'] or 0)}{found}"
         )
 
 
