@@ -54,7 +54,7 @@ def test_rivals_stand_by_rank_with_the_network_among_them(evaluated, said):
     print_anomaly_evaluation(evaluated)
     text = said()
     header = next(line for line in text.splitlines() if line.startswith("detector"))
-    assert header.split() == ["detector", "precision", "at", "0.173", "%", "recall", "1", "%", "0.1", "%", "ROC"]
+    assert header.split() == ["detector", "AP", "at", "0.173", "%", "recall", "1", "%", "0.1", "%", "ROC"]
     places = [text.index(f"\n{name} ") for name in ("Mahalanobis", "nearest neighbours", "network", "PCA")]
     assert places == sorted(places)
 

@@ -62,7 +62,7 @@ def main() -> None:
         place = f" {error.filename}" if error.filename else ""
         _complain(f"cannot use{place}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error):
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         _complain("out of memory. Use a smaller --set batch_size=..., a smaller --image-size or a smaller network")
     except (KeyboardInterrupt, typer.Abort):

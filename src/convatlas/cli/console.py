@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convatlas.reports.wording import rate
+from convatlas.reports.wording import printable, rate
 from convatlas.runs.cards import AnomalyCard, Card
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def print_json(content: Any) -> None:
 
 def wide_console() -> Console:
     """A console whose tables are not squeezed into 80 columns when they go to a file or another program."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    console = Console(emoji=False, highlight=False)
+    return console if console.is_terminal else Console(emoji=False, highlight=False, width=200)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -60,7 +60,7 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def saying() -> Iterator[Callable[[str], None]]:
     """On a terminal, what is being done just now; yields what is told of it."""
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -78,7 +78,7 @@ def plain_table(*columns: str) -> Table:
 
 def print_run_summary(run: Run) -> int:
     """What a training ended with and what to do next; returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
         validated = f"n = {card.data.counts['validation']:,}"
@@ -129,8 +129,8 @@ def _print_anomaly_summary(console: Console, card: AnomalyCard) -> None:
     if card.threshold is not None and test is not None:
         found = f", and finds {rate(test['recall'])} of the anomalies" if test["recall"] is not None else ""
         console.print(
-            f"alarm above a score of {card.threshold.value:.4g}: at most {rate(card.threshold.rate)} false alarms, with "
-            f"{rate(card.threshold.confidence)} confidence; in the test set it gives "
+            f"alarm above a score of {card.threshold.value:.4g}: at most {rate(card.threshold.rate)} false alarms, "
+            f"with {rate(card.threshold.confidence)} confidence; in the test set it gives "
             f"{rate(test['false_alarm_rate'] or 0)}{found}"
         )
 
@@ -141,7 +141,7 @@ def _times(number: int) -> str:
 
 def print_evaluation(report: EvaluationReport) -> None:
     """Accuracy with its interval, the classes and the place of the figure."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     evaluation = report.evaluation
     low, high = evaluation.interval
     console.print(
@@ -165,12 +165,12 @@ def print_evaluation(report: EvaluationReport) -> None:
 
 def print_acceleration(acceleration: Acceleration) -> None:
     """What ran the network, and the kernel of each layer."""
-    Console(highlight=False, markup=False, soft_wrap=True).print(acceleration.explained())
+    Console(emoji=False, highlight=False, markup=False, soft_wrap=True).print(acceleration.explained())
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
     """The classes of each image, best first."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     for prediction in predictions:
         console.print(f"[bold]{escape(prediction.image)}[/]")
         for name, probability in prediction.top:
@@ -190,5 +190,6 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
     for run in runs:
         card = run.card
         figures = (card.best_text if card.best else "-", card.test_text if card.test else "-")
-        table.add_row(escape(run.path.name), escape(card.model.name), escape(card.data.name), card.status, *figures)
+        names = (escape(printable(name)) for name in (run.path.name, card.model.name, card.data.name))
+        table.add_row(*names, card.status, *figures)
     console.print(table)

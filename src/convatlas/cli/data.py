@@ -81,7 +81,7 @@ def _audit_with_progress(source: Source) -> Audit:
     from convatlas.data.audit import audit
 
     total = sum(len(split) for split in source.splits.values())
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     if total < PROGRESS_FROM or not console.is_terminal:
         return audit(source)
     with Progress(console=console, transient=True) as progress:
@@ -104,7 +104,7 @@ def _print_audit(audit: Audit) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     splits = list(audit.counts)
     classes = list(audit.counts[splits[0]])
     console.print(f"[bold]{escape(audit.name)}[/]  {audit.total:,} images, {len(classes)} classes")
@@ -211,7 +211,7 @@ def _print_table_audit(audit: TableAudit) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(audit.name)}[/]  {audit.rows:,} rows, {len(audit.columns):,} columns")
     console.print(_columns_table(audit.columns[:MOST_COLUMNS_SHOWN]))
     if len(audit.columns) > MOST_COLUMNS_SHOWN:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from pydantic import ValidationError
 
 from convatlas import files
-from convatlas.errors import RunError, unknown_name
+from convatlas.errors import RunError, shortened, unknown_name
 from convatlas.runs.cards import Card
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ CARD = "card.json"
 WEIGHTS = "model.safetensors"
 MOST_CARD_BYTES = 2**26
 SHOWN = 80  # letters of what cannot be a name
+LONGEST_COMPLAINT = 300  # letters: it may quote what a stranger has written
 
 Network = TypeVar("Network", bound="nn.Module")
 
@@ -205,6 +206,7 @@ def _read_card(directory: Path) -> Card:
         return Run.kinds[task].card_type.model_validate(content)
     except ValidationError as error:
         complaint = error.errors()[0]
-        place = ".".join(str(part) for part in complaint["loc"])
+        place = shortened(".".join(str(part) for part in complaint["loc"]))
         where = f" at {place}" if place else ""
-        raise RunError(f"{path} is damaged{where}: {complaint['msg'].removeprefix('Value error, ')}") from error
+        what = shortened(complaint["msg"].removeprefix("Value error, "), LONGEST_COMPLAINT)
+        raise RunError(f"{path} is damaged{where}: {what}") from error

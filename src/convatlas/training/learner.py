@@ -61,7 +61,7 @@ class Learner:
         # Only a loss that is scaled needs Accelerate's own steps, which look for packages on disk each time.
         self._is_scaled = self.accelerator.scaler is not None
         self.optimizer = scaling_optimizer if self._is_scaled else self._bare_optimizer
-        # torch.manual_seed also seeds accelerators that are not there, and formats the stack each time: half a millisecond.
+        # torch.manual_seed also seeds accelerators that are not there, and formats the stack for each of them.
         is_on_cpu = self.accelerator.device.type == "cpu"
         self._seed_with = torch.default_generator.manual_seed if is_on_cpu else torch.manual_seed
 

@@ -75,8 +75,9 @@ def place_errors(rebuilt: Any, images: Any) -> Maps:
     >>> place_errors(np.zeros((1, 2, 1, 1)), np.array([[[[1.0]], [[3.0]]]])).tolist()
     [[[5.0]]]
     """
-    difference = np.asarray(rebuilt, dtype=np.float32) - np.asarray(images, dtype=np.float32)
-    return np.asarray((difference**2).mean(axis=1), dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is for the caller to refuse
+        difference = np.asarray(rebuilt, dtype=np.float32) - np.asarray(images, dtype=np.float32)
+        return np.asarray((difference**2).mean(axis=1), dtype=np.float32)
 
 
 def map_scores(maps: Maps) -> NDArray[np.float64]:
