@@ -1,4 +1,4 @@
-"""How well autoencoders find fraud among card payments, beside simpler detectors, by recipe and by how rows are divided.
+"""How well autoencoders find fraud among card payments, beside simpler detectors, by recipe and division.
 
     python benchmarks/anomalies.py --data card-fraud-part.npz [--seeds 5]
 

@@ -3,31 +3,40 @@
     python benchmarks/planted_column.py --data card-fraud-part.npz [--rows 200] [--seeds 3]
 
 Two kinds of change: a value moved by some standard deviations, and a value taken from another payment, which is usual
-for its column and wrong only beside the others. Told for each: how often the changed column adds most to the score, and
-how often it is among the first three, for the plain autoencoder, for PCA, and for the plain size of each value, which
-needs no network. Prints a table and writes the figures to results/.
+for its column and wrong only beside the others. Told for each: how often the changed column comes first, and how often
+it is among the first three, by what columns explain (how far the score falls when one holds its usual value) and by
+what they add, for the plain and the deep autoencoder; for PCA; and by the plain size of each value,
+which needs no network. Prints a table and writes the figures to results/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from false_alarms import FIT_ROWS, RESULTS, Floats, environment, normal_payments, trained
+from false_alarms import FIT_ROWS, RESULTS, Floats, environment, normal_payments
 from sklearn.decomposition import PCA
 
-from convatlas.tasks.reconstruct.explanation import column_errors
+from convatlas.models import RowAutoencoder, create_autoencoder
+from convatlas.tasks.reconstruct.explanation import column_errors, explained_by
 from convatlas.tasks.reconstruct.rivals import VARIANCE_KEPT
-from convatlas.tasks.reconstruct.task import errors
+from convatlas.tasks.reconstruct.task import Reconstruction, errors
 from convatlas.tasks.reconstruct.thresholds import threshold_at
+from convatlas.tensors import read_tensors
+from convatlas.training.checkpoint import BEST_WEIGHTS
+from convatlas.training.feed import Feed
+from convatlas.training.fit import fit
+from convatlas.training.recipe import ReconstructionRecipe, recipe_for
 
-Errors = Callable[[Floats], Floats]
+Ranks = Callable[[Floats], Floats]
 
 MOVED = (3.0, 5.0, 10.0)  # standard deviations
 RATE = 0.01  # of false alarms
@@ -44,7 +53,7 @@ def main() -> None:
     table = summary(outcomes)
     for line in table:
         print(
-            f"{line['change']:24} {line['explained_by']:14} first {line['first']:6.1%} ± {line['first_spread']:.1%}   "
+            f"{line['change']:24} {line['explained_by']:16} first {line['first']:6.1%} ± {line['first_spread']:.1%}   "
             f"among three {line['among_three']:6.1%}   alarms {line['alarms']:6.1%}"
         )
     now = datetime.now(UTC)
@@ -62,38 +71,77 @@ def main() -> None:
     print(path)
 
 
+class Explanation(NamedTuple):
+    """By what columns are ordered, [n, columns], and the score that raises alarms, [n]."""
+
+    ranks: Ranks
+    scores: Callable[[Floats], Floats]
+
+
 def planted(payments: Floats, count: int, seed: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(seed)
     rows = payments[random.permutation(len(payments))]
-    fit, held_out = rows[:FIT_ROWS], rows[FIT_ROWS:]
-    mean, deviation = fit.mean(axis=0), fit.std(axis=0)
-    fit, held_out = (fit - mean) / deviation, (held_out - mean) / deviation
+    learnt, held_out = rows[:FIT_ROWS], rows[FIT_ROWS:]
+    mean, deviation = learnt.mean(axis=0), learnt.std(axis=0)
+    learnt, held_out = (learnt - mean) / deviation, (held_out - mean) / deviation
     usual, others = held_out[: len(held_out) // 2], held_out[len(held_out) // 2 :]
     found = []
-    for name, of in explanations(fit, seed).items():
-        threshold = threshold_at(of(usual).sum(axis=1), RATE).value
+    for name, explanation in explanations(learnt, seed).items():
+        threshold = threshold_at(explanation.scores(usual), RATE).value
         for change, how in changes().items():
             draw = np.random.default_rng((seed, 1))  # the same payments for each way of explaining
-            figures = named(of, others, how, count, threshold, draw)
+            figures = named(explanation, others, how, count, threshold, draw)
             means = {key: float(np.mean(values)) for key, values in figures.items()}
             found.append({"seed": seed, "change": change, "explained_by": name} | means)
     return found
 
 
-def explanations(fit: Floats, seed: int) -> dict[str, Errors]:
-    network = trained(fit, seed)
-    model = PCA(n_components=VARIANCE_KEPT, svd_solver="full").fit(fit)
+def explanations(learnt: Floats, seed: int) -> dict[str, Explanation]:
+    found = {}
+    for name in ("plain", "deep"):
+        network, usual = (
+            by_default_recipe(f"autoencoder_{name}", learnt, seed),
+            np.median(learnt, axis=0).astype(np.float32),
+        )
+        added = partial(of_network, network)
+        scores = partial(total, added)
+        found[f"{name}, explains"] = Explanation(partial(explained, scores, usual), scores)
+        found[f"{name}, adds"] = Explanation(added, scores)
+    model = PCA(n_components=VARIANCE_KEPT, svd_solver="full").fit(learnt)
 
-    def of_network(rows: Floats) -> Floats:
-        with torch.inference_mode():
-            inputs = torch.from_numpy(rows).float()
-            return column_errors(errors(network(inputs), inputs).numpy(), np.arange(rows.shape[1]))
+    def of_pca(rows: Floats) -> Floats:
+        return (rows - model.inverse_transform(model.transform(rows))) ** 2
 
-    return {
-        "autoencoder": of_network,
-        "PCA": lambda rows: (rows - model.inverse_transform(model.transform(rows))) ** 2,
-        "size alone": lambda rows: rows**2,
+    return found | {
+        "PCA, adds": Explanation(of_pca, partial(total, of_pca)),
+        "size alone": Explanation(np.square, partial(total, np.square)),
     }
+
+
+def by_default_recipe(name: str, rows: Floats, seed: int) -> RowAutoencoder:
+    recipe = recipe_for("autoencoder", ReconstructionRecipe).updated(seed=seed)
+    network = create_autoencoder(name, columns=rows.shape[1], seed=seed)
+    learnt = torch.from_numpy(rows).float()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(network, Reconstruction(1.0), Feed.of_rows(learnt[1000:], learnt[:1000], recipe), recipe, Path(folder))
+        network.load_state_dict(read_tensors(Path(folder) / BEST_WEIGHTS))
+    return network.eval()
+
+
+def of_network(network: RowAutoencoder, rows: Floats) -> Floats:
+    """What each column adds to the score."""
+    with torch.inference_mode():
+        inputs = torch.from_numpy(rows).float()
+        return column_errors(errors(network(inputs), inputs).numpy(), np.arange(rows.shape[1]))
+
+
+def total(added: Ranks, rows: Floats) -> Floats:
+    return added(rows).sum(axis=1)
+
+
+def explained(scores: Callable[[Floats], Floats], usual: Floats, rows: Floats) -> Floats:
+    owner = np.arange(rows.shape[1])
+    return np.stack([explained_by(scores, row, usual, owner, len(owner)) for row in rows.astype(np.float32)])
 
 
 def changes() -> dict[str, Callable[[Floats, Floats, np.random.Generator], Floats]]:
@@ -107,7 +155,7 @@ def changes() -> dict[str, Callable[[Floats, Floats, np.random.Generator], Float
 
 
 def named(
-    of: Errors,
+    explanation: Explanation,
     rows: Floats,
     how: Callable[[Floats, Floats, np.random.Generator], Floats],
     count: int,
@@ -118,11 +166,11 @@ def named(
     for column in range(rows.shape[1]):
         changed = rows[random.choice(len(rows), count, replace=False)]
         changed[:, column] = how(changed[:, column], rows[:, column], random)
-        parts = of(changed)
+        parts = explanation.ranks(changed)
         place = (parts > parts[:, column : column + 1]).sum(axis=1)
         figures["first"].append(float((place == 0).mean()))
         figures["among_three"].append(float((place < 3).mean()))
-        figures["alarms"].append(float((parts.sum(axis=1) > threshold).mean()))
+        figures["alarms"].append(float((explanation.scores(changed) > threshold).mean()))
     return figures
 
 

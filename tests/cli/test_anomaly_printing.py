@@ -132,7 +132,7 @@ def test_one_alarm_no_rows_and_no_threshold(evaluated, said):
 
 def test_long_names_and_values_stay_within_the_line(evaluated, said):
     for part in (part for row in evaluated["misses"] for part in row["columns"]):
-        part |= {"name": "n" * 100, "seen": "s" * 100, "expected": "e" * 100, "share": 1.0}
+        part |= {"name": "n" * 100, "seen": "s" * 100, "expected": "e" * 100, "share": 1.0, "explains": 1.0}
     for named in evaluated["columns"]:
         named["name"] = "n" * 100
     print_anomaly_evaluation(evaluated)

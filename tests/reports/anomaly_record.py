@@ -55,6 +55,7 @@ def made(path):
                     "seen": f"{made_up.normal(0, 4):.2f}",
                     "expected": f"{made_up.normal(0, 1):.2f}",
                     "share": float(added[number, part] / scores[number]),
+                    "explains": float(added[number, part] / scores[number]),
                 }
                 for part in parts
             ],

@@ -66,7 +66,8 @@ def print_alarms(record: Mapping[str, Any]) -> None:
     if highest:
         print_lines(console, "", _paragraph(
             "p: the share of normal rows that score as high or higher, as the calibration rows have it. A score "
-            "tells how unusual a row is; it is not how likely an anomaly is."
+            "tells how unusual a row is; it is not how likely an anomaly is. Less if usual: how far the score falls "
+            "when that column, alone, holds its usual value."
         ), style="dim")  # fmt: skip
     if record["scores"] is not None:
         print_lines(console, f"scores  {_plain(record['scores'])}")
@@ -308,7 +309,7 @@ def _print_mistakes(console: Console, what: str, rows: Sequence[Mapping[str, Any
 
 
 def _row_lines(row: Mapping[str, Any], parts: int | None = None) -> list[str]:
-    """A row, and below it the columns that add most to its score; or an image."""
+    """A row, and below it the columns that explain most of its score; or an image."""
     alarm = "  alarm" if row["alarm"] else ""
     if "image" in row:
         what = f"{_plain(row['label'])}  {_plain(row['image'])}"
@@ -318,12 +319,12 @@ def _row_lines(row: Mapping[str, Any], parts: int | None = None) -> list[str]:
             "  " + _short(part["name"]),
             _short(part["seen"], LONGEST_VALUE),
             f"expected {_short(part['expected'], LONGEST_VALUE)}",
-            f"{100 * part['share']:.0f} %",
+            f"{100 * part['explains']:.0f} %",
         )
         for part in row["columns"][:parts]
     ]
     head = f"row {row['row']:,}  score {row['score']:.4g}  p {row['p_value']:.2g}{alarm}"
-    return [head, *(f"{line} of the score" for line in aligned(columns, right=[3]))] if columns else [head]
+    return [head, *(f"{line} less if usual" for line in aligned(columns, right=[3]))] if columns else [head]
 
 
 def _alarms_sentence(record: Mapping[str, Any]) -> str:

@@ -146,8 +146,9 @@ class AutoencoderRun(AnomalyRun, card_type=ReconstructionCard):
         )
 
     def explained(self, frame: DataFrame, numbers: Sequence[int], calibration: Calibration) -> list[RowPrediction]:
-        """Rows with the columns that add most to their scores; ``numbers`` are those of the rows in their table."""
+        """Rows with the columns that explain most of their scores; ``numbers`` are those of the rows in their table."""
         from convatlas.tasks.reconstruct.answers import ColumnPart, RowPrediction
+        from convatlas.tasks.reconstruct.explanation import explained_by
         from convatlas.tasks.reconstruct.thresholds import p_values
 
         if not numbers:
@@ -159,13 +160,15 @@ class AutoencoderRun(AnomalyRun, card_type=ReconstructionCard):
         rarity = p_values(calibration.scores, scores)
         found = []
         for place, number in enumerate(numbers):
-            order = np.argsort(-added[place], kind="stable")[:COLUMNS_NAMED]
+            explains = explained_by(self._scores, rows[place], encoding.usual, encoding.owner, len(encoding.names))
+            order = np.lexsort((-added[place], -explains))[:COLUMNS_NAMED]
             parts = tuple(
                 ColumnPart(
                     encoding.names[column],
                     seen=encoding.shown(frame, place, int(column)),
                     expected=encoding.decode_column(rebuilt[place], int(column)),
                     share=float(added[place, column] / scores[place]) if scores[place] else 0.0,
+                    explains=float(explains[column]),
                 )
                 for column in order
             )

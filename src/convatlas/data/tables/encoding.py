@@ -89,6 +89,10 @@ class NumberColumn(BaseModel):
             scaled = (np.where(is_missing, self.fill, values) - self.centre) / self.scale
         out[:, 0] = np.clip(scaled, -FARTHEST, FARTHEST)
 
+    def usual(self) -> list[float]:
+        """The usual value, encoded: what stands where one is missing."""
+        return [(self.fill - self.centre) / self.scale, 0.0][: self.width]
+
     def read(self, numbers: NDArray[np.floating[Any]]) -> str:
         """The value that encoded numbers, [width], stand for."""
         if self.has_missing and numbers[1] > 0.5:
@@ -99,7 +103,7 @@ class NumberColumn(BaseModel):
 class CategoryColumn(BaseModel):
     """A column of texts: a number for each category, one for any other text, one for a missing one.
 
-    One of them is 1, the others are 0.
+    One of them is 1, the others are 0. ``most_frequent`` is the place of a category.
     """
 
     model_config = _STRICT
@@ -110,11 +114,14 @@ class CategoryColumn(BaseModel):
         tuple[Annotated[str, Field(max_length=LONGEST_CATEGORY)], ...],
         Field(min_length=1, max_length=MOST_CATEGORIES, strict=False),
     ]
+    most_frequent: Annotated[int, Field(ge=0, lt=MOST_CATEGORIES)] = 0
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("a category comes twice")
+        if self.most_frequent >= len(self.categories):
+            raise ValueError(f"no category has the place {self.most_frequent}")
         return self
 
     @property
@@ -129,6 +136,10 @@ class CategoryColumn(BaseModel):
         other, missing = len(known), len(known) + 1
         places = np.array([*(known.get(text, other) for text in texts), missing])
         out[np.arange(len(codes)), places[codes]] = 1  # a missing one has the code -1, which is the last place
+
+    def usual(self) -> list[float]:
+        """The most frequent category, encoded."""
+        return [float(place == self.most_frequent) for place in range(self.width)]
 
     def read(self, numbers: NDArray[np.floating[Any]]) -> str:
         """The category that encoded numbers, [width], are nearest to."""
@@ -210,6 +221,11 @@ class RowEncoding(BaseModel):
     def owner(self) -> NDArray[np.int64]:
         """For each number that a row becomes, the place of the column it comes from, [width]."""
         return np.repeat(np.arange(len(self.columns)), [column.width for column in self.columns])
+
+    @cached_property
+    def usual(self) -> NDArray[np.float32]:
+        """A row of usual values, encoded, [width]: medians, and the most frequent categories."""
+        return np.concatenate([np.array(column.usual(), dtype=np.float32) for column in self.columns])
 
     def encode(self, frame: DataFrame, first_row: int = 1) -> NDArray[np.float32]:
         """Rows as a network is shown them, float32 [n, width]; columns that it does not know are left alone.
@@ -303,7 +319,9 @@ def _fit_category(column: Series[Any]) -> CategoryColumn | str:
     if is_many or not kept:
         return f"holds {len(texts):,} different texts in {rows:,} rows, too many for categories"
     # Values of several types may be the same text.
-    return CategoryColumn(name=str(column.name), categories=tuple(sorted({texts[place] for place in kept})))
+    categories = sorted({texts[place] for place in kept})
+    first = categories.index(texts[kept[0]])
+    return CategoryColumn(name=str(column.name), categories=tuple(categories), most_frequent=first)
 
 
 def _no_number(column: Series[Any], name: str, first_row: int) -> DataError:

@@ -13,12 +13,17 @@ from convatlas.tasks.reconstruct.places import Box
 
 @dataclass(frozen=True)
 class ColumnPart:
-    """One column of a row in the table's own units: what it holds, what was expected, its share of the score."""
+    """One column of a row in the table's own units: what it holds, what was expected, and what the score has of it.
+
+    The shares of all columns add up to 1. What each explains does not: it is the share of the score that goes when the
+    column, alone, holds its usual value.
+    """
 
     name: str
     seen: str
     expected: str
     share: float  # 0..1
+    explains: float  # 0..1
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class RowPrediction:
     score: float
     p_value: float
     alarm: bool
-    columns: tuple[ColumnPart, ...]  # those that add most to the score, first the most
+    columns: tuple[ColumnPart, ...]  # those that explain most of the score, first the most
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON has it."""
