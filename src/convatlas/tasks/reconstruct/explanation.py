@@ -53,7 +53,7 @@ def explained_by(
     """The share of a row's score that goes when a column, alone, holds its usual value, [columns]; 0 where it rises.
 
     >>> row, usual = np.array([3.0, 1.0], dtype=np.float32), np.zeros(2, dtype=np.float32)
-    >>> explained_by(lambda rows: (rows**2).sum(axis=1), row, usual, np.arange(2), 2).round(1).tolist()
+    >>> explained_by(lambda rows: (rows.astype(float) ** 2).sum(axis=1), row, usual, np.arange(2), 2).round(1).tolist()
     [0.9, 0.1]
 
     Args:

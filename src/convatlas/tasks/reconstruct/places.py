@@ -27,7 +27,7 @@ class Places:
         """What is usual among the errors of some good images, [n, h, w].
 
         >>> places = Places.of([[[1.0, 0.0]], [[3.0, 0.0]]])
-        >>> places.mean.tolist(), places.scale.round(2).tolist()
+        >>> places.mean.tolist(), places.scale.astype(float).round(2).tolist()
         ([[2.0, 0.0]], [[1.05, 0.05]])
         """
         found = np.asarray(errors, dtype=np.float64)
