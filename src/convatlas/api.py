@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from convatlas.acceleration import Engine, known_engine
-from convatlas.assessment.autoencoder import AnomalyReport, assess_autoencoder
+from convatlas.assessment.anomalies import AnomalyReport
+from convatlas.assessment.autoencoder import assess_autoencoder
 from convatlas.assessment.classifier import assess
 from convatlas.assessment.image_autoencoder import assess_image_autoencoder
 from convatlas.errors import RecipeError, RunError

@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convatlas import files
+from convatlas.assessment.anomalies import (
+    AnomalyReport,
+    Told,
+    described_network,
+    keep_record,
+    kept,
+    rival_record,
+)
 from convatlas.data.tables import Table, anomalies_in, is_table, open_table
 from convatlas.data.tables.prepared import PreparedTable, prepare_table
 from convatlas.data.tables.table import IN_MEMORY
-from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
-from convatlas.models.registry import find_entry
-from convatlas.runs import AutoencoderRun, Run, TableCard
+from convatlas.errors import ConvatlasError, DataError, RunError
+from convatlas.runs import AutoencoderRun, TableCard
 from convatlas.runs.autoencoder import Calibration
 from convatlas.tasks.reconstruct.drift import drift
-from convatlas.tasks.reconstruct.metrics import AnomalyEvaluation, judge_scores
+from convatlas.tasks.reconstruct.metrics import SUMMARY, judge_scores
 from convatlas.tasks.reconstruct.rivals import rival_scores, rivals
-from convatlas.tasks.reconstruct.thresholds import threshold_at
 from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ReconstructionRecipe, parse_recipe
 
-EVALUATIONS = "evaluations"
 SHOWN_ROWS = 10  # of the worst misses and false alarms
-
-Told = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class AnomalyReport:
-    """An evaluation, the rows it was made on, what to know about it, and where its record is kept.
-
-    ``record`` holds all figures, as JSON has them; ``record_path`` is None where the run's directory cannot be written.
-    """
-
-    rows: str
-    record: dict[str, Any]
-    remarks: tuple[str, ...]
-    record_path: Path | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures, the remarks and the path."""
-        kept = {"rows": self.rows, "remarks": list(self.remarks)}
-        return kept | self.record | {"record": str(self.record_path) if self.record_path else None}
 
 
 def assess_autoencoder(
@@ -78,10 +62,10 @@ def assess_autoencoder(
 
 def judge_test_rows(run: AutoencoderRun, prepared: PreparedTable) -> dict[str, Any]:
     """The end of a training: show the run its test rows, and put the result on its card."""
-    record, evaluation = _judged_own(run, prepared, None, None)
+    record = _judged_own(run, prepared, None, None, rivals())
     keep_record(run, f"{prepared.table.name} test", record, ())
     run.count_test()
-    run.update(test=evaluation.summary())
+    run.update(test={name: record[name] for name in SUMMARY})
     return record
 
 
@@ -90,18 +74,12 @@ def write_anomaly_report(run: AutoencoderRun, history: Sequence[HistoryRow], tes
     from convatlas.reports.page import render_run
     from convatlas.reports.record import RunRecord
 
-    card, entry = run.card, find_entry(run.card.model.name)
+    card = run.card
     record: dict[str, Any] = {
         "task": card.task,
         "title": f"{card.model.name} on {card.data.name}",
         "run_path": str(run.path),
-        "model": {
-            "name": entry.name,
-            "family": entry.family,
-            "year": entry.year,
-            "paper": entry.paper,
-            "parameters": sum(parameter.numel() for parameter in run.model().parameters()),
-        },
+        "model": described_network(run),
         "data": card.data.model_dump(mode="json") | {"columns": list(card.encoding.names)},
         "preprocessing": card.encoding.model_dump(mode="json"),
         "recipe": card.recipe | card.model.settings,
@@ -154,13 +132,9 @@ def _own_table(run: AutoencoderRun, data: Any) -> Table:
 
 def _assess_own(run: AutoencoderRun, prevalence: float | None, told: Told | None) -> AnomalyReport:
     prepared = prepared_for(run)
-    record, _ = _judged_own(run, prepared, prevalence, told)
-    name = f"{prepared.table.name} test"
-    try:
-        run.count_test()
-        return keep_record(run, name, record, ())
-    except StorageError as error:
-        return AnomalyReport(name, record, (f"not kept: {error}",), None)
+    names = rivals(with_pyod=find_spec("pyod") is not None)  # not at the end of a training: it takes the time of one
+    record = _judged_own(run, prepared, prevalence, told, names)
+    return kept(run, f"{prepared.table.name} test", record, is_own_test=True)
 
 
 def _assess_other(run: AutoencoderRun, data: Any, prevalence: float | None) -> AnomalyReport:
@@ -174,27 +148,24 @@ def _assess_other(run: AutoencoderRun, data: Any, prevalence: float | None) -> A
     is_own = table.fingerprint == run.card.data.fingerprint
     rows = np.arange(len(table.frame))
     anomalies = anomalies_in(table, run.card.data.normal) if has_label else None
-    record, _ = _judged(run, table, rows, anomalies, prevalence)
+    record = _judged(run, table, rows, anomalies, prevalence)
     remarks = ["these are the rows it was trained on, so the figures flatter"] if is_own else []
     if anomalies is None:
         remarks.append("no labels: how many anomalies are found cannot be told, only how unlike the rows are")
     name = f"{table.name} {table.fingerprint[:4]}"
-    try:
-        return keep_record(run, name, record, tuple(remarks))
-    except StorageError as error:
-        return AnomalyReport(name, record, (*remarks, f"not kept: {error}"), None)
+    return kept(run, name, record, tuple(remarks))
 
 
 def _judged_own(
-    run: AutoencoderRun, prepared: PreparedTable, prevalence: float | None, told: Told | None
-) -> tuple[dict[str, Any], AnomalyEvaluation]:
-    """The test rows judged, and the rivals that learnt from the same rows beside the network."""
+    run: AutoencoderRun, prepared: PreparedTable, prevalence: float | None, told: Told | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """The test rows judged, and the rivals of these names that learnt from the same rows beside the network."""
     rows = prepared.parts.test
     anomalies = prepared.anomalies[rows] if prepared.anomalies is not None else None
-    record, evaluation = _judged(run, prepared.table, rows, anomalies, prevalence)
+    record = _judged(run, prepared.table, rows, anomalies, prevalence)
     if anomalies is not None and anomalies.any():
-        record["rivals"] = _rivals(run, prepared, anomalies, prevalence, told)
-    return record, evaluation
+        record["rivals"] = _rivals(run, prepared, anomalies, prevalence, told, names)
+    return record
 
 
 def _judged(
@@ -203,7 +174,7 @@ def _judged(
     rows: NDArray[np.int64],
     anomalies: NDArray[np.bool_] | None,
     prevalence: float | None,
-) -> tuple[dict[str, Any], AnomalyEvaluation]:
+) -> dict[str, Any]:
     calibration = run.calibration()
     frame = table.frame.iloc[rows]
     scores, columns = run.scored(run.card.encoding.encode(frame, first_row=1))
@@ -215,14 +186,13 @@ def _judged(
         prevalence=prevalence or _natural_prevalence(run.card.data),
     )
     names = list(run.card.encoding.names)
-    record = evaluation.to_dict() | {
+    return evaluation.to_dict() | {
         "columns": _columns_that_matter(names, columns, anomalies),
         "rivals": [],
         "misses": _worst(run, table, rows, scores, anomalies, calibration, missed=True),
         "false_alarm_rows": _worst(run, table, rows, scores, anomalies, calibration, missed=False),
         "drift": _drift(run, calibration, scores, columns) if anomalies is None else None,
     }
-    return record, evaluation
 
 
 def _drift(
@@ -282,43 +252,20 @@ def _rivals(
     anomalies: NDArray[np.bool_],
     prevalence: float | None,
     told: Told | None,
+    names: Sequence[str],
 ) -> list[dict[str, Any]]:
     """What others make of the same rows, each with a threshold from the same calibration rows."""
     fit, calibration, test = (
         prepared.encoded(part) for part in (prepared.parts.fit, prepared.parts.calibration, prepared.parts.test)
     )
+    stated = prevalence or _natural_prevalence(run.card.data)
     found = []
-    for name in rivals():
+    for name in names:
         if told is not None:
             told(name)
         start = time.perf_counter()
         scores = rival_scores(name, fit, np.concatenate([calibration, test]), seed=0)
         own, theirs = scores[: len(calibration)], scores[len(calibration) :]
-        card = run.card.threshold
-        evaluation = judge_scores(
-            theirs,
-            anomalies,
-            calibration=own,
-            threshold=threshold_at(own, card.rate, card.confidence) if card is not None else None,
-            prevalence=prevalence or _natural_prevalence(run.card.data),
-        )
-        figures = evaluation.to_dict()
-        kept = ("average_precision", "average_precision_interval", "natural_average_precision",
-                "natural_average_precision_interval", "roc_auc", "recall", "recall_at")  # fmt: skip
-        seconds = round(time.perf_counter() - start, 2)
-        found.append({"name": name} | {key: figures[key] for key in kept} | {"seconds": seconds})
+        seconds = time.perf_counter() - start
+        found.append(rival_record(run, name, own, theirs, anomalies, prevalence=stated, seconds=seconds))
     return found
-
-
-def keep_record(run: Run, rows: str, record: dict[str, Any], remarks: tuple[str, ...]) -> AnomalyReport:
-    """Keep an evaluation in the run's ``evaluations/``, named by what it was made on.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    if (run.path / EVALUATIONS).is_symlink():
-        raise StorageError(f"{run.path / EVALUATIONS} is a link, and nothing is written through it")
-    path = run.path / EVALUATIONS / f"{rows.replace(' ', '-')}.json"
-    report = AnomalyReport(rows, record, remarks, path)
-    files.write_text(path, json.dumps(report.to_dict(), ensure_ascii=False))
-    return report

@@ -11,20 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas import files
-from convatlas.assessment.autoencoder import AnomalyReport, Told, keep_record
+from convatlas.assessment.anomalies import (
+    AnomalyReport,
+    Told,
+    described_network,
+    keep_record,
+    kept,
+    rival_record,
+)
 from convatlas.data.cache import every_image
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import ImageArray
 from convatlas.data.decode import decode_file
 from convatlas.data.good_images import PreparedImages, prepare_images
-from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
-from convatlas.models.registry import find_entry
+from convatlas.errors import ConvatlasError, DataError, RunError
 from convatlas.runs import ImageAutoencoderRun
 from convatlas.runs.image_autoencoder import ImageCalibration
 from convatlas.tasks.reconstruct.metrics import SUMMARY, judge_scores
 from convatlas.tasks.reconstruct.places import Places, map_scores, smoothed
 from convatlas.tasks.reconstruct.rivals import fitted_image_rival, image_rivals
-from convatlas.tasks.reconstruct.thresholds import p_values, threshold_at
+from convatlas.tasks.reconstruct.thresholds import p_values
 from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ImageReconstructionRecipe, parse_recipe
 
@@ -55,12 +61,7 @@ def assess_image_autoencoder(
         return _assess_other(run, data, prevalence)
     prepared = prepared_images_for(run)
     record = _judged_own(run, prepared, prevalence, told)
-    name = f"{prepared.name} test"
-    try:
-        run.count_test()
-        return keep_record(run, name, record, ())
-    except StorageError as error:
-        return AnomalyReport(name, record, (f"not kept: {error}",), None)
+    return kept(run, f"{prepared.name} test", record, is_own_test=True)
 
 
 def judge_test_images(run: ImageAutoencoderRun, prepared: PreparedImages) -> dict[str, Any]:
@@ -122,18 +123,12 @@ def write_image_report(
     """Render the run as one offline page, ``report.html``."""
     from convatlas.reports.page import render_run
 
-    card, entry = run.card, find_entry(run.card.model.name)
+    card = run.card
     record: dict[str, Any] = {
         "task": card.task,
         "title": f"{card.model.name} on {card.data.name}",
         "run_path": str(run.path),
-        "model": {
-            "name": entry.name,
-            "family": entry.family,
-            "year": entry.year,
-            "paper": entry.paper,
-            "parameters": sum(parameter.numel() for parameter in run.model().parameters()),
-        },
+        "model": described_network(run),
         "data": card.data.model_dump(mode="json"),
         "preprocessing": card.preprocessing.model_dump(mode="json"),
         "recipe": card.recipe | card.model.settings,
@@ -161,11 +156,7 @@ def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None)
     remarks = ["these are the images it was trained on, so the figures flatter"] * (
         fingerprint == card.data.fingerprint
     )
-    name = f"{source.name} {fingerprint[:4]}"
-    try:
-        return keep_record(run, name, record, tuple(remarks))
-    except StorageError as error:
-        return AnomalyReport(name, record, (*remarks, f"not kept: {error}"), None)
+    return kept(run, f"{source.name} {fingerprint[:4]}", record, tuple(remarks))
 
 
 def _judged_own(
@@ -313,7 +304,7 @@ def _rivals(
 ) -> list[dict[str, Any]]:
     """What others make of the same images, each with a threshold from the same calibration images."""
     fit, validation = (_all(run, part) for part in (prepared.fit, prepared.validation))
-    card, anomalies = run.card.threshold, prepared.is_anomaly(prepared.test)
+    anomalies = prepared.is_anomaly(prepared.test)
     found = []
     for name in image_rivals():
         if told is not None:
@@ -324,17 +315,8 @@ def _rivals(
             np.concatenate([rival(images) for images in _inputs(run, part)])
             for part in (prepared.calibration, prepared.test)
         )
-        figures = judge_scores(
-            testing,
-            anomalies,
-            calibration=calibrating,
-            threshold=threshold_at(calibrating, card.rate, card.confidence) if card is not None else None,
-            prevalence=prevalence,
-        ).to_dict()
-        kept = ("average_precision", "average_precision_interval", "natural_average_precision",
-                "natural_average_precision_interval", "roc_auc", "recall", "recall_at")  # fmt: skip
-        seconds = round(time.perf_counter() - start, 2)
-        found.append({"name": name} | {key: figures[key] for key in kept} | {"seconds": seconds})
+        seconds = time.perf_counter() - start
+        found.append(rival_record(run, name, calibrating, testing, anomalies, prevalence=prevalence, seconds=seconds))
     return found
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from convatlas.errors import RunError, TrainingError
+from convatlas.layers import initialize
 from convatlas.runs import Run
 from convatlas.tasks.contract import Task
 from convatlas.training import checkpoint
@@ -18,6 +20,8 @@ from convatlas.training.fit import fit
 from convatlas.training.processes import is_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Kind, Recipe, parse_recipe
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def attempt(
@@ -53,6 +57,15 @@ def attempt(
         elif is_main():
             conclude(state)
             run.update(status="finished")  # last, so that a kill before it leaves a run to resume
+
+
+def as_the_recipe_starts(network: Network, recipe: Recipe) -> Network:
+    """The network with the weights that the recipe begins with, where it says which; chance is left as it was."""
+    if recipe.initialization is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(recipe.seed)
+            initialize(network, recipe.initialization, recipe.initialization_std)
+    return network
 
 
 def update(run: Run, **changes: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from convatlas.acceleration import Engine, EngineCard, settle
 from convatlas.assessment.classifier import dataset_of, test_once, write_report
 from convatlas.data.cache import prepare
@@ -16,7 +14,6 @@ from convatlas.data.geometry import choose_geometry
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Source
 from convatlas.errors import RecipeError, RunError
-from convatlas.layers import initialize
 from convatlas.models import create_model
 from convatlas.models.contract import Classifier
 from convatlas.models.registry import ModelEntry
@@ -37,7 +34,7 @@ from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ClassificationRecipe, Recipe, default_recipe, recipe_for
-from convatlas.workflows.attempt import attempt, recipe_to_go_on_with, update
+from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, update
 
 SKIPPED_NAMES_SHOWN = 5
 
@@ -234,12 +231,7 @@ def _fresh_network(card: ModelCard, recipe: ClassificationRecipe) -> Classifier:
     network = create_model(**card.model_dump(), seed=recipe.seed)
     if recipe.memory_efficient:
         _spare_memory(network, card.name)
-    if recipe.initialization is None:
-        return network
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(recipe.seed)
-        initialize(network, recipe.initialization, recipe.initialization_std)
-    return network
+    return as_the_recipe_starts(network, recipe)
 
 
 def _spare_memory(network: Any, name: str) -> None:

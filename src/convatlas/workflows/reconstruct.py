@@ -11,7 +11,6 @@ from convatlas.assessment.autoencoder import judge_test_rows, prepared_for, writ
 from convatlas.data.tables import is_table, open_table
 from convatlas.data.tables.prepared import PreparedTable, prepare_table
 from convatlas.errors import DataError
-from convatlas.layers import initialize
 from convatlas.models import create_autoencoder
 from convatlas.models.contract import Autoencoder
 from convatlas.models.registry import AutoencoderEntry
@@ -25,17 +24,15 @@ from convatlas.runs import (
     timestamp,
 )
 from convatlas.tasks.reconstruct.task import Reconstruction
-from convatlas.tasks.reconstruct.thresholds import parse_rate, rows_needed
+from convatlas.tasks.reconstruct.thresholds import parse_rate
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.feed import Feed
 from convatlas.training.processes import is_main, made_by_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Recipe, ReconstructionRecipe, recipe_for
-from convatlas.workflows.attempt import attempt, recipe_to_go_on_with, update
-
-USUAL_RATE = 0.01  # of false alarms, where none is asked for
-CONFIDENCE = 0.95
+from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, update
+from convatlas.workflows.autoencoders import CONFIDENCE, promised_rate, split_settings
 
 
 def train_autoencoder(  # noqa: PLR0913, what a person may want to say
@@ -52,8 +49,7 @@ def train_autoencoder(  # noqa: PLR0913, what a person may want to say
     watch: Watch,
 ) -> AutoencoderRun:
     """Train an autoencoder on the normal rows of a table; arguments and errors as of ``convatlas.train``."""
-    of_network = {name: value for name, value in settings.items() if name in entry.settings}
-    of_recipe = {name: value for name, value in settings.items() if name not in entry.settings}
+    of_network, of_recipe = split_settings(entry, settings)
     chosen = recipe_for(recipe or entry.recipe, ReconstructionRecipe).updated(**of_recipe)
     rate = parse_rate(false_alarms) if false_alarms is not None else None
     if normal is not None and label is None:
@@ -80,7 +76,7 @@ def train_autoencoder(  # noqa: PLR0913, what a person may want to say
         encoding=prepared.encoding,
         recipe=chosen.model_dump(mode="json"),
         data=_table_card(prepared),
-        false_alarms=_rate(rate, prepared, watch),
+        false_alarms=promised_rate(rate, len(prepared.parts.calibration), "rows", prepared.table.name, watch),
         environment=describe_environment(),
     )
     path = made_by_main(lambda: AutoencoderRun.create(card, out).path)
@@ -96,28 +92,6 @@ def resume_autoencoder(
     network = _fresh_network(run.card.model, recipe)
     update(run, data=_table_card(prepared))
     return _fit(run, network, prepared, recipe, watch, resume=checkpoint.exists(run.path))
-
-
-def _rate(asked: float | None, prepared: PreparedTable, watch: Watch) -> float | None:
-    """The rate of false alarms that the threshold will be set for; None where there are too few rows for the usual one.
-
-    Raises:
-        DataError: there are too few rows for what is asked.
-    """
-    rows, rate = len(prepared.parts.calibration), asked or USUAL_RATE
-    needed = rows_needed(rate, CONFIDENCE)
-    if rows >= needed:
-        return rate
-    if asked is not None:
-        raise DataError(
-            f"false alarms of {asked:.3g} with {CONFIDENCE:.0%} confidence take {needed:,} calibration rows, and "
-            f"{prepared.table.name} gives {rows:,}. Ask for more false alarms, give more rows, or raise "
-            "--set calibration_fraction"
-        )
-    watch.finding(
-        f"no threshold is set: {USUAL_RATE:.0%} of false alarms takes {needed:,} calibration rows; there are {rows:,}"
-    )
-    return None
 
 
 def _fit(
@@ -146,11 +120,7 @@ def _fit(
 
 def _fresh_network(card: AutoencoderCard, recipe: ReconstructionRecipe) -> Autoencoder:
     network = create_autoencoder(card.name, columns=card.columns, seed=recipe.seed, **card.settings)
-    if recipe.initialization is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(recipe.seed)
-            initialize(network, recipe.initialization, recipe.initialization_std)
-    return network
+    return as_the_recipe_starts(network, recipe)
 
 
 def _table_card(prepared: PreparedTable) -> TableCard:

@@ -20,8 +20,6 @@ from convatlas.data.dataset import ImageArray
 from convatlas.data.geometry import choose_geometry
 from convatlas.data.good_images import PreparedImages, normal_class, prepare_images
 from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import DataError
-from convatlas.layers import initialize
 from convatlas.models import ImageAutoencoder, ImageAutoencoderEntry, create_image_autoencoder
 from convatlas.runs import (
     GoodImagesCard,
@@ -33,17 +31,16 @@ from convatlas.runs import (
     timestamp,
 )
 from convatlas.tasks.reconstruct.task import Reconstruction
-from convatlas.tasks.reconstruct.thresholds import parse_rate, rows_needed
+from convatlas.tasks.reconstruct.thresholds import parse_rate
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.feed import Feed
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ImageReconstructionRecipe, Recipe, recipe_for
-from convatlas.workflows.attempt import attempt, recipe_to_go_on_with, update
+from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, update
+from convatlas.workflows.autoencoders import CONFIDENCE, promised_rate, split_settings
 
-USUAL_RATES = (0.01, 0.05, 0.1)  # of false alarms: the first that there are images for, where none is asked for
-CONFIDENCE = 0.95
 MOST_FOR_BASELINE = 1000  # images whose variance is measured
 
 
@@ -60,8 +57,7 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
     watch: Watch,
 ) -> ImageAutoencoderRun:
     """Train an autoencoder on the images of the normal class; arguments and errors as of ``convatlas.train``."""
-    of_network = {name: value for name, value in settings.items() if name in entry.settings}
-    of_recipe = {name: value for name, value in settings.items() if name not in entry.settings}
+    of_network, of_recipe = split_settings(entry, settings)
     chosen = recipe_for(recipe or entry.recipe, ImageReconstructionRecipe).updated(**of_recipe)
     rate = parse_rate(false_alarms) if false_alarms is not None else None
     source = open_source(data)
@@ -92,7 +88,7 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
         preprocessing=Preprocessing.named(chosen.normalization, prepared.fit, crop=geometry.crop),
         recipe=chosen.model_dump(mode="json"),
         data=_images_card(prepared),
-        false_alarms=_rate(rate, prepared, watch),
+        false_alarms=promised_rate(rate, len(prepared.calibration), "images", prepared.name, watch),
         environment=describe_environment(),
     )
     path = made_by_main(lambda: ImageAutoencoderRun.create(card, out).path)
@@ -108,37 +104,6 @@ def resume_image_autoencoder(
     network = _fresh_network(run.card.model, recipe)
     update(run, data=_images_card(prepared))
     return _fit(run, network, prepared, recipe, watch, resume=checkpoint.exists(run.path))
-
-
-def _rate(asked: float | None, prepared: PreparedImages, watch: Watch) -> float | None:
-    """The rate of false alarms that the threshold will be set for; None where there are too few images for any.
-
-    Raises:
-        DataError: there are too few images for what is asked.
-    """
-    images = len(prepared.calibration)
-    possible = [
-        rate for rate in (USUAL_RATES if asked is None else (asked,)) if images >= rows_needed(rate, CONFIDENCE)
-    ]
-    if not possible and asked is not None:
-        raise DataError(
-            f"false alarms of {asked:.3g} with {CONFIDENCE:.0%} confidence take {rows_needed(asked, CONFIDENCE):,} "
-            f"calibration images, and {prepared.name} gives {images:,}. Ask for more false alarms, give more images "
-            f"of {prepared.normal!r}, or raise --set calibration_fraction"
-        )
-    if not possible:
-        needed = rows_needed(USUAL_RATES[-1], CONFIDENCE)
-        watch.finding(
-            f"no threshold is set: {USUAL_RATES[-1]:.0%} of false alarms takes {needed} calibration images; there are "
-            f"{images}"
-        )
-        return None
-    if asked is None and possible[0] != USUAL_RATES[0]:
-        watch.finding(
-            f"the threshold is for {possible[0]:.0%} of false alarms: {USUAL_RATES[0]:.0%} takes "
-            f"{rows_needed(USUAL_RATES[0], CONFIDENCE):,} calibration images, and there are {images:,}"
-        )
-    return possible[0]
 
 
 def _fit(
@@ -175,11 +140,7 @@ def _fresh_network(card: ImageAutoencoderCard, recipe: ImageReconstructionRecipe
     network = create_image_autoencoder(
         card.name, in_channels=card.in_channels, image_size=card.image_size, seed=recipe.seed, **card.settings
     )
-    if recipe.initialization is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(recipe.seed)
-            initialize(network, recipe.initialization, recipe.initialization_std)
-    return network
+    return as_the_recipe_starts(network, recipe)
 
 
 def _images_card(prepared: PreparedImages) -> GoodImagesCard:
