@@ -47,6 +47,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(folder / part / f"{number:03}.png")
             if defect:
                 Image.fromarray(mask).save(folder / "ground_truth" / "scratch" / f"{number:03}_mask.png")
+    (folder / "train" / "good" / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -74,6 +75,7 @@ def test_train_says_what_was_found_and_what_to_do_next(convatlas: Command, tiles
     told = " ".join(answer.out.split())
     assert "the threshold is for 10% of false alarms: 1% takes 299 calibration images, and there are 36" in told
     assert f"next    convatlas predict {out} IMAGE..." in answer.out
+    assert "1 files cannot be read and are left out: train/good/broken.png" in told
     card = json.loads((out / "card.json").read_text())
     assert card["task"] == "reconstruct_images"
     assert card["data"]["counts"] == {"fit": 126, "validation": 18, "calibration": 36, "test": 50}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -35,6 +37,7 @@ from convatlas.training.history import HistoryRow
 from convatlas.training.recipe import ImageReconstructionRecipe, parse_recipe
 
 MOST_FOR_PLACES = 1000  # good images that say what error is usual at each place
+MOST_VALUES = 2**26  # of images or maps that are held at once: a quarter of a gigabyte
 MASKS, MARKED_ABOVE = "ground_truth", 127  # where masks lie, and from which grey on a pixel is marked
 SHOWN_IMAGES = 8  # of the worst misses, the false alarms and what is found
 Images = NDArray[np.float32]
@@ -75,7 +78,8 @@ def judge_test_images(run: ImageAutoencoderRun, prepared: PreparedImages) -> dic
 
 def usual_places(run: ImageAutoencoderRun, validation: ImageArray) -> Places:
     """What error is usual at each place, by the validation images."""
-    some = validation.subset(np.arange(min(len(validation), MOST_FOR_PLACES)))
+    side = run.card.model.image_size
+    some = validation.subset(np.arange(min(len(validation), MOST_FOR_PLACES, most_of(side * side))))
     return Places.of(np.concatenate(list(run.errors(_batches(run, some)))))
 
 
@@ -277,7 +281,8 @@ def _located(run: ImageAutoencoderRun, prepared: PreparedImages) -> dict[str, An
     from sklearn.metrics import roc_auc_score
 
     test, side = prepared.test, run.card.preprocessing.resize
-    masks = {place: mask for place in range(len(test)) if (mask := _mask(prepared, place, side)) is not None}
+    found = ((place, mask) for place in range(len(test)) if (mask := _mask(prepared, place, side)) is not None)
+    masks = dict(islice(found, most_of(side * side)))
     if not masks:
         return None
     some = test.subset(np.array(list(masks)))
@@ -303,7 +308,10 @@ def _rivals(
     run: ImageAutoencoderRun, prepared: PreparedImages, prevalence: float | None, told: Told | None
 ) -> list[dict[str, Any]]:
     """What others make of the same images, each with a threshold from the same calibration images."""
-    fit, validation = (_all(run, part) for part in (prepared.fit, prepared.validation))
+    shape = run.model().input_shape
+    fit, validation = (
+        _all(run, _some(part, most_of(math.prod(shape)))) for part in (prepared.fit, prepared.validation)
+    )
     anomalies = prepared.is_anomaly(prepared.test)
     found = []
     for name in image_rivals():
@@ -349,6 +357,18 @@ def _inputs(run: ImageAutoencoderRun, images: ImageArray) -> Iterator[Images]:
 
     for pixels in _batches(run, images):
         yield run.card.preprocessing.normalize(torch.from_numpy(pixels)).contiguous().numpy()
+
+
+def most_of(values: int) -> int:
+    """How many things of so many values are held at once."""
+    return max(2, MOST_VALUES // values)
+
+
+def _some(images: ImageArray, most: int) -> ImageArray:
+    """At most so many images, drawn always in the same way."""
+    if len(images) <= most:
+        return images
+    return images.subset(np.sort(np.random.default_rng(0).choice(len(images), most, replace=False)))
 
 
 def _all(run: ImageAutoencoderRun, images: ImageArray) -> Images:

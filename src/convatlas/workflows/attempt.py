@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from convatlas.training.progress import Watch
 from convatlas.training.recipe import Kind, Recipe, parse_recipe
 
 Network = TypeVar("Network", bound=nn.Module)
+
+SKIPPED_NAMES_SHOWN = 5
 
 
 def attempt(
@@ -66,6 +68,17 @@ def as_the_recipe_starts(network: Network, recipe: Recipe) -> Network:
             torch.default_generator.manual_seed(recipe.seed)
             initialize(network, recipe.initialization, recipe.initialization_std)
     return network
+
+
+def skipped_finding(skipped: Sequence[tuple[str, str]]) -> str:
+    """What a person hears of files that are left out, each with its reason.
+
+    >>> skipped_finding([("a.png", "cut short")])
+    '1 files cannot be read and are left out: a.png (card.json has all, with reasons)'
+    """
+    names = ", ".join(name for name, _ in skipped[:SKIPPED_NAMES_SHOWN])
+    more = ", ..." if len(skipped) > SKIPPED_NAMES_SHOWN else ""
+    return f"{len(skipped)} files cannot be read and are left out: {names}{more} (card.json has all, with reasons)"
 
 
 def update(run: Run, **changes: Any) -> None:

@@ -34,9 +34,7 @@ from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ClassificationRecipe, Recipe, default_recipe, recipe_for
-from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, update
-
-SKIPPED_NAMES_SHOWN = 5
+from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, skipped_finding, update
 
 
 def train_classifier(  # noqa: PLR0913, what a person may want to say
@@ -139,7 +137,7 @@ def _fit(
     resume: bool,
 ) -> ClassifierRun:
     if dataset.skipped and is_main():
-        watch.finding(_skipped_finding(dataset))
+        watch.finding(skipped_finding(dataset.skipped))
 
     def conclude(state: TrainingState) -> None:
         _after_training()
@@ -211,14 +209,6 @@ def _after_training() -> None:
     from convatlas.memory_budget import give_back_freed_memory
 
     give_back_freed_memory()
-
-
-def _skipped_finding(dataset: Dataset) -> str:
-    names = ", ".join(name for name, _ in dataset.skipped[:SKIPPED_NAMES_SHOWN])
-    more = ", ..." if len(dataset.skipped) > SKIPPED_NAMES_SHOWN else ""
-    return (
-        f"{len(dataset.skipped)} files cannot be read and are left out: {names}{more} (card.json has all, with reasons)"
-    )
 
 
 def _choose_recipe(entry: ModelEntry, source: Source, recipe: str | Path | Recipe | None) -> ClassificationRecipe:

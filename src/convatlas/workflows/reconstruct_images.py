@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from convatlas.assessment.image_autoencoder import (
     judge_test_images,
     maps_of,
+    most_of,
     prepared_images_for,
     usual_places,
     write_image_report,
@@ -38,10 +40,10 @@ from convatlas.training.feed import Feed
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ImageReconstructionRecipe, Recipe, recipe_for
-from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, update
+from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, skipped_finding, update
 from convatlas.workflows.autoencoders import CONFIDENCE, promised_rate, split_settings
 
-MOST_FOR_BASELINE = 1000  # images whose variance is measured
+MOST_FOR_BASELINE = 1000  # images whose variance is measured, if they are not too large
 
 
 def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
@@ -115,6 +117,8 @@ def _fit(
     *,
     resume: bool,
 ) -> ImageAutoencoderRun:
+    if prepared.skipped and is_main():
+        watch.finding(skipped_finding(prepared.skipped))
     preprocessing = run.card.preprocessing
     feed = Feed.of_good_images(prepared.fit, prepared.validation, preprocessing, recipe)
 
@@ -132,7 +136,8 @@ def _fit(
 
 def _baseline(images: ImageArray, preprocessing: Preprocessing) -> float:
     """The loss of always giving back the mean image: the mean variance of a pixel."""
-    some = images.take(np.arange(min(len(images), MOST_FOR_BASELINE)))
+    most = min(len(images), MOST_FOR_BASELINE, most_of(math.prod(images.image_shape)))
+    some = images.take(np.arange(most))
     return float(preprocessing.normalize(torch.from_numpy(some)).double().var(dim=0, correction=0).mean())
 
 

@@ -127,7 +127,6 @@ Images = NDArray[np.float32]  # [n, C, h, w], as a network sees them
 Scorer = Callable[[Images], Floats]
 
 COMPONENTS = 64  # of images
-MOST_VALUES = 2**27  # that components are learnt from: half a gigabyte
 
 
 def image_rivals() -> tuple[str, ...]:
@@ -153,14 +152,7 @@ def fitted_image_rival(name: str, fit: Images, validation: Images, *, seed: int 
         raise unknown_name("rival", name, IMAGE_DETECTORS)
     if len(fit) < 2:
         raise DataError(f"{name} takes two images to learn from at least; received {len(fit)}")
-    return IMAGE_DETECTORS[name](_some_of(fit, seed), validation, seed)
-
-
-def _some_of(images: Images, seed: int) -> Images:
-    most = max(2, MOST_VALUES // max(1, int(np.prod(images.shape[1:]))))
-    if len(images) <= most:
-        return images
-    return images[np.random.default_rng(seed).choice(len(images), most, replace=False)]
+    return IMAGE_DETECTORS[name](fit, validation, seed)
 
 
 def _components(fit: Images, seed: int) -> Any:
