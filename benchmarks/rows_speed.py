@@ -4,14 +4,15 @@
 
 Both train the same layers, 29-40-29, by Adam on batches of 64, in turns and in one process, start-up excluded; told are
 rows/s and their ratio. ``--long`` also trains on 200,000 rows for 30 epochs, and a table of ``--scored`` rows is scored
-from a CSV and from an .npz file, with the memory that took. Prints the figures and writes them to results/.
+from a CSV, a Parquet and an .npz file, with the memory that took. Prints the figures and writes them to results/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,23 +97,34 @@ def theirs(rows: np.ndarray, epochs: int) -> None:
 
 
 def scored(count: int) -> dict[str, Any]:
-    """Seconds and memory of scoring a table of so many rows of 30 columns, by a run that was trained on a few."""
+    """Seconds and memory of scoring a table of so many rows of 30 columns, each file in a process of its own."""
     draws = np.random.default_rng(0)
     frame = pd.DataFrame(draws.normal(size=(count, 30)), columns=[f"x{place}" for place in range(30)]).round(6)
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        run = convatlas.train(
-            "autoencoder_deep", data=frame.iloc[:5000], out=Path(folder) / "run", epochs=1, watch=Silent()
-        )
-        frame.to_csv(Path(folder) / "rows.csv", index=False)
-        np.savez(Path(folder) / "rows.npz", X=frame.to_numpy(), columns=np.array(list(frame.columns)))
-        del frame
-        for file in ("rows.csv", "rows.npz"):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            seconds = timed(lambda file=file: run.predict(Path(folder) / file, explain=10))
-            rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            found[file] = {"seconds": round(seconds, 2), "rise of the peak, MB": round(rise)}
-    return found
+        place = Path(folder)
+        convatlas.train("autoencoder_deep", data=frame.iloc[:5000], out=place / "run", epochs=1, watch=Silent())
+        frame.to_csv(place / "rows.csv", index=False)
+        frame.to_parquet(place / "rows.parquet")
+        np.savez(place / "rows.npz", X=frame.to_numpy(), columns=np.array(list(frame.columns)))
+        frame.iloc[:1000].to_csv(place / "few.csv", index=False)
+        return {file: scored_alone(place, file) for file in ("few.csv", "rows.csv", "rows.parquet", "rows.npz")}
+
+
+def scored_alone(folder: Path, file: str) -> dict[str, float]:
+    """What a process that does nothing else takes: its peak, beside that of a file of a thousand rows."""
+    script = (
+        "import sys, time, convatlas\n"
+        "run = convatlas.load(sys.argv[1])\n"
+        "run.predict(sys.argv[3], explain=10)\n"  # what is loaded once
+        "start = time.perf_counter()\n"
+        "run.predict(sys.argv[2], explain=10)\n"
+        "seconds = time.perf_counter() - start\n"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]\n"
+        "print(seconds, int(peak) / 1024)\n"  # ru_maxrss would be that of the process that started this one
+    )
+    command = [sys.executable, "-c", script, folder / "run", folder / file, folder / "few.csv"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return {"seconds": round(float(told[0]), 2), "peak, MB": round(float(told[1]))}
 
 
 def timed(way: Callable[[], Any]) -> float:
