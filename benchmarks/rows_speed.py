@@ -26,10 +26,12 @@ import torch
 from false_alarms import RESULTS, environment
 
 import convatlas
+from convatlas.acceleration import settle_steps
 from convatlas.models import create_autoencoder
 from convatlas.tasks.reconstruct.task import Reconstruction
 from convatlas.training.feed import Feed
 from convatlas.training.fit import fit
+from convatlas.training.learner import needs_autograd
 from convatlas.training.progress import Silent
 from convatlas.training.recipe import ReconstructionRecipe
 
@@ -82,8 +84,10 @@ def ours(rows: np.ndarray, epochs: int) -> None:
     recipe = ReconstructionRecipe(epochs=epochs, batch_size=BATCH, learning_rate=1e-3, optimizer="adam")
     network = create_autoencoder("autoencoder_plain", columns=COLUMNS, seed=0)
     learnt = torch.from_numpy(rows)
+    feed = Feed.of_rows(learnt, learnt[:1000], recipe)
+    engine = settle_steps(network, feed.train.shape, obstacle=needs_autograd(network, recipe)).card
     with tempfile.TemporaryDirectory() as folder:
-        fit(network, Reconstruction(1.0), Feed.of_rows(learnt, learnt[:1000], recipe), recipe, Path(folder))
+        fit(network, Reconstruction(1.0), feed, recipe, Path(folder), engine=engine)
 
 
 def theirs(rows: np.ndarray, epochs: int) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from convatlas.errors import unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from convatlas.engine import Accelerated, LayerChoice
     from convatlas.inspection.memory import Runner
@@ -28,13 +29,29 @@ class EngineCard(BaseModel):
     """What ran a network; the default is what the cards of runs older than the engine mean.
 
     ``choices`` is the engine's kernel for each shape of layer. Given back to it, the same kernels run again, so that
-    a training that is resumed has the bits of one that never stopped.
+    a training that is resumed has the bits of one that never stopped. A network of dense layers has one for its whole
+    training step instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["convatlas", "torch"] = "torch"
     choices: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=100)]] = {}
+
+    @property
+    def takes_whole_steps(self) -> bool:
+        """Whether training takes no gradient of PyTorch's, and anything else is run by PyTorch."""
+        return self == WHOLE_STEPS
+
+
+WHOLE_STEPS = EngineCard(name="convatlas", choices={"training step": "dense"})
+
+
+class WholeSteps(Protocol):
+    """What takes training steps without autograd."""
+
+    def step(self, rows: Tensor, rate: float) -> Tensor:
+        """Change the parameters by a batch of rows [n, columns]; returns their summed loss before, [1]."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +68,12 @@ class Acceleration:
     @property
     def layers(self) -> Sequence[LayerChoice]:
         """The kernel of each layer, and the milliseconds of those it was chosen among; none where PyTorch runs all."""
-        return cast("Accelerated", self.module).explain() if self.card.name == "convatlas" else ()
+        return cast("Accelerated", self.module).explain() if self._is_accelerated else ()
 
     @property
     def runner(self) -> Runner | None:
         """What a plan of memory is for; None where PyTorch runs the network."""
-        if self.card.name != "convatlas":
+        if not self._is_accelerated:
             return None
         from convatlas.engine.threads import WorkingMemory
         from convatlas.inspection.memory import Runner
@@ -69,7 +86,13 @@ class Acceleration:
             keeper=WorkingMemory(),
         )
 
+    @property
+    def _is_accelerated(self) -> bool:
+        return self.card.name == "convatlas" and not self.card.takes_whole_steps
+
     def __str__(self) -> str:
+        if self.card.takes_whole_steps:
+            return "convatlas (dense layers, a whole step at a time)"
         kernels = Counter(
             layer.kernel for layer in self.layers if not layer.kernel.startswith("convatlas")
         )  # that is all of them
@@ -133,6 +156,48 @@ def settle(
     return Acceleration(module, EngineCard(name="convatlas", choices=dict(module.choices)))
 
 
+def settle_steps(
+    network: nn.Module,
+    shape: Sequence[int],
+    engine: Engine = "auto",
+    *,
+    obstacle: str | None = None,
+    recorded: EngineCard | None = None,
+) -> Acceleration:
+    """Decide what takes the training steps of an autoencoder of rows.
+
+    >>> print(settle_steps(create_autoencoder("autoencoder_plain"), (64, 29)))  # doctest: +SKIP
+    convatlas (dense layers, a whole step at a time)
+
+    Args:
+        network: in training mode, where it is to compute what its layers do and nothing else.
+        shape: of a batch of rows, [n, columns].
+        engine: "torch" for PyTorch alone.
+        obstacle: what stands against whole steps that the network does not show, in words.
+        recorded: what took the steps so far, which goes on where it can; by default what is faster here.
+
+    Raises:
+        UnknownNameError: no such engine.
+    """
+    if known_engine(engine) == "torch":
+        return Acceleration(network, EngineCard())
+    from convatlas.engine.dense import dense_layers, obstacle_to_steps
+
+    if obstacle is None and recorded == WHOLE_STEPS and dense_layers(network):
+        return Acceleration(network, WHOLE_STEPS)
+    obstacle = obstacle or obstacle_to_steps(network, shape)
+    return Acceleration(network, EngineCard() if obstacle else WHOLE_STEPS, obstacle)
+
+
+def whole_steps(card: EngineCard, network: nn.Module, optimizer: Optimizer) -> WholeSteps | None:
+    """What takes the steps of a network as the card says; None where autograd does."""
+    if not card.takes_whole_steps:
+        return None
+    from convatlas.engine.dense import DenseSteps
+
+    return DenseSteps(network, optimizer)
+
+
 def compared_images(shape: Sequence[int]) -> int:
     """On how many images [C, H, W] the engine is compared with PyTorch before a training, at most."""
     from convatlas.engine import tried_images
@@ -142,7 +207,8 @@ def compared_images(shape: Sequence[int]) -> int:
 
 def as_recorded(card: EngineCard, network: nn.Module, shape: Sequence[int]) -> nn.Module:
     """A network as the card says it is run: with the card's kernels, nothing measured; itself where PyTorch runs it."""
-    return _accelerated(network, shape, card.choices) if card.name == "convatlas" else network
+    is_accelerated = card.name == "convatlas" and not card.takes_whole_steps
+    return _accelerated(network, shape, card.choices) if is_accelerated else network
 
 
 def _accelerated(network: nn.Module, shape: Sequence[int], choices: Mapping[str, str] | None) -> Accelerated:

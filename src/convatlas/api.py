@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             threshold; 1 % when left out.
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
-        engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas for images.
+        engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
         memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
         watch: follows the training; a live display when left out.
         **settings: changes to the recipe, such as ``epochs=5``, ``time_budget=600`` (seconds) or ``seed=1``, and to the
@@ -90,7 +90,7 @@ def train(  # noqa: PLR0913, what a person may want to say
     place = Path(out) if out is not None else None
     with closing(watch or RichWatch()) as watching:
         if isinstance(entry, AutoencoderEntry):
-            _refuse_for(entry, "trained on rows", image_size=image_size, strict=strict, engine=engine, memory=memory)
+            _refuse_for(entry, "trained on rows", image_size=image_size, strict=strict, memory=memory)
             return train_autoencoder(
                 entry,
                 data,
@@ -101,6 +101,7 @@ def train(  # noqa: PLR0913, what a person may want to say
                 time=time,
                 false_alarms=false_alarms,
                 out=place,
+                engine=engine or "auto",
                 watch=watching,
             )
         if isinstance(entry, ImageAutoencoderEntry):
@@ -159,14 +160,14 @@ def resume(
         known_engine(engine)
     opened = Run.open(run)
     with closing(watch or RichWatch()) as watching:
-        if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
+        if isinstance(opened, ImageAutoencoderRun):
             if engine is not None:
-                raise RecipeError(f"engine has no meaning for {opened.card.model.name}, an autoencoder: leave it out")
-            if isinstance(opened, ImageAutoencoderRun):
-                return resume_image_autoencoder(
-                    opened, data=data, epochs=epochs, time_budget=time_budget, watch=watching
-                )
-            return resume_autoencoder(opened, data=data, epochs=epochs, time_budget=time_budget, watch=watching)
+                raise RecipeError(f"engine has no meaning for {opened.card.model.name}, for images: leave it out")
+            return resume_image_autoencoder(opened, data=data, epochs=epochs, time_budget=time_budget, watch=watching)
+        if isinstance(opened, AutoencoderRun):
+            return resume_autoencoder(
+                opened, data=data, epochs=epochs, time_budget=time_budget, engine=engine, watch=watching
+            )
         return resume_classifier(
             _classifier(opened), data=data, epochs=epochs, time_budget=time_budget, engine=engine, watch=watching
         )

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convatlas.acceleration import settle_steps
 from convatlas.data.tables.encoding import RowEncoding, Scaling
 from convatlas.models import RowAutoencoder, create_autoencoder, outline_autoencoder
 from convatlas.models.settings import Setting
@@ -27,6 +28,7 @@ from convatlas.tensors import read_tensors
 from convatlas.training.checkpoint import BEST_WEIGHTS
 from convatlas.training.feed import Feed
 from convatlas.training.fit import fit
+from convatlas.training.learner import needs_autograd
 from convatlas.training.recipe import ReconstructionRecipe, parse_recipe
 
 Floats = NDArray[np.float64]
@@ -195,8 +197,10 @@ def _trained(
     """The weights of a training, the best by the validation rows."""
     learnt = torch.from_numpy(rows)
     task = Reconstruction(baseline=float(learnt.double().var(dim=0, correction=0).mean()))
+    feed = Feed.of_rows(learnt, torch.from_numpy(validation), recipe)
+    engine = settle_steps(network, feed.train.shape, obstacle=needs_autograd(network, recipe)).card
     with tempfile.TemporaryDirectory(prefix="convatlas-") as folder:
-        fit(network, task, Feed.of_rows(learnt, torch.from_numpy(validation), recipe), recipe, Path(folder))
+        fit(network, task, feed, recipe, Path(folder), engine=engine)
         return {name: tensor.numpy().copy() for name, tensor in read_tensors(Path(folder) / BEST_WEIGHTS).items()}
 
 

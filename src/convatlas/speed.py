@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convatlas.acceleration import Acceleration, Engine, EngineCard, settle
+from convatlas.acceleration import Acceleration, Engine, EngineCard, settle, settle_steps
 from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ from convatlas.models import Autoencoder, ReconstructionOutput, RowAutoencoder
 from convatlas.tasks.classify.task import Classification
 from convatlas.tasks.contract import Batch
 from convatlas.tasks.contract import Batches as AnyBatches
-from convatlas.training.learner import Learner, needs_torch
+from convatlas.training.learner import Learner, needs_autograd, needs_torch
 from convatlas.training.recipe import ClassificationRecipe, Recipe
 
 Progress = Callable[[str, int, int], None]  # what is timed, calls made, calls in all
@@ -190,12 +190,19 @@ def measure_autoencoder_training(
     from convatlas.training.feed import Feed
 
     copy = deepcopy(network).train()
-    card = EngineCard()
+    card = _autoencoder_engine(copy, recipe)
     shown = "rows" if isinstance(network, RowAutoencoder) else "images"
     learner = Learner(copy, Reconstruction(1.0, shown), recipe, card, (recipe.batch_size, *network.input_shape))
     noise = torch.randn(2 * recipe.batch_size, *network.input_shape, generator=torch.Generator().manual_seed(0))
     step = _timed_steps(learner, Feed.of_rows(noise, noise, recipe).train, watch)
     return TrainingTime(step, recipe.batch_size, examples, epochs, card.name, shown=shown)
+
+
+def _autoencoder_engine(network: Autoencoder, recipe: Recipe) -> EngineCard:
+    if not isinstance(network, RowAutoencoder):
+        return EngineCard()
+    shape = (recipe.batch_size, network.columns)
+    return settle_steps(network, shape, obstacle=needs_autograd(network, recipe)).card
 
 
 def _timed_steps(learner: Learner, noise: AnyBatches, watch: Progress | None) -> Timing:

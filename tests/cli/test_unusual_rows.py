@@ -223,7 +223,7 @@ def test_runs_are_listed_with_their_figures(convatlas: Command, run: Path) -> No
         (("train", "autoencoder_plain", "--data", "TABLE", "--normal", "no"), "say with label which column"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--label", "fraud", "--normal", "yess"), "no row of"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--image-size", "32"), "image_size has no meaning"),
-        (("train", "autoencoder_plain", "--data", "TABLE", "--engine", "torch"), "engine has no meaning"),
+        (("train", "autoencoder_plain", "--data", "TABLE", "--engine", "cuda"), "no engine named 'cuda'"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--memory", "1GB"), "memory has no meaning"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--false-alarms", "0.1%"), "take 2,995 calibration rows"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--false-alarms", "x"), "a share of rows is above 0"),

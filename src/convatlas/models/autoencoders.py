@@ -201,6 +201,11 @@ class DenseAutoencoder(RowAutoencoder):
         rows: torch.Tensor = self.decoder(code)
         return rows
 
+    @property
+    def is_regularized(self) -> bool:
+        """Whether there is a price, or something is destroyed."""
+        return bool(self.sparsity or self.contraction or (self.corruption and self.corruption_rate))
+
     def rebuild_in_training(self, rows: torch.Tensor) -> ReconstructionOutput:
         """Rows [n, columns] -> the same, rebuilt from what is left of them, and the penalty of the encoder."""
         hidden = list(hidden_layers(self.encoder, self.corrupted(rows)))

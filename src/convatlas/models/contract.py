@@ -294,6 +294,11 @@ class RowAutoencoder(Autoencoder):
         self.columns = columns
         self.input_shape = (columns,)
 
+    @property
+    def is_regularized(self) -> bool:
+        """Whether training destroys a part of its rows, or adds a penalty to the loss."""
+        return False
+
 
 class ImageAutoencoder(Autoencoder):
     """Images in, the same images out: float [n, in_channels, s, s] -> the same.

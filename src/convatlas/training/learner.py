@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from accelerate.utils import DistributedType, broadcast
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convatlas.acceleration import EngineCard, as_recorded
+from convatlas.acceleration import EngineCard, WholeSteps, as_recorded, whole_steps
 from convatlas.errors import RecipeError, RunError, TrainingError
 from convatlas.tasks.contract import Batch, Task
 from convatlas.tensors import matched, write_tensors
@@ -48,6 +50,7 @@ class Learner:
     ) -> None:
         self.task = task
         self.recipe = recipe
+        self.engine = engine
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
         _refuse_tiny_batches(model, recipe.batch_size, self.world)
@@ -89,7 +92,14 @@ class Learner:
         return self.average.module if self.average is not None else self.bare_model
 
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
-        """One optimiser step; returns this process's sums over the batch, one of each of the task's columns."""
+        """One optimiser step; returns this process's sums over the batch, one of each of the task's columns.
+
+        They are to be added before the next step, which may write over them.
+        """
+        if self._whole_steps is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            return self._whole_steps.step(batch.inputs, rate)
         self._seed_with(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -181,6 +191,11 @@ class Learner:
             f"Try --set learning_rate={self.recipe.learning_rate / 10:g} or --set clip_norm=1"
         )
 
+    @cached_property
+    def _whole_steps(self) -> WholeSteps | None:
+        """Made at the first step: what a checkpoint gives back is then in its place."""
+        return whole_steps(self.engine, self.bare_model, self._bare_optimizer)
+
     @property
     def _sum_dtype(self) -> torch.dtype:
         return torch.float32 if self.accelerator.device.type == "mps" else torch.float64  # MPS has no float64
@@ -204,6 +219,29 @@ def needs_torch(recipe: Recipe) -> str | None:
         return "the recipe asks for torch.compile"
     if recipe.precision not in ("auto", "float32"):
         return f"the recipe asks for {recipe.precision}"
+    return None
+
+
+class RowNetwork(Protocol):
+    """What is asked of an autoencoder of rows."""
+
+    @property
+    def is_regularized(self) -> bool:
+        """Whether training is more than what its layers compute."""
+
+
+def needs_autograd(network: RowNetwork, recipe: Recipe) -> str | None:
+    """Why steps by a recipe on this machine are for autograd; None where the engine may take whole ones."""
+    if (reason := needs_torch(recipe)) is not None:
+        return reason
+    if network.is_regularized:
+        return "its training is more than what its layers compute"
+    if processes().num_processes > 1:
+        return "several processes train together"
+    if recipe.optimizer != "adam" or recipe.weight_decay:
+        return "whole steps are of Adam without weight decay"
+    if recipe.clip_norm is not None or recipe.ema_decay is not None:
+        return "the recipe clips gradients or averages weights"
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from convatlas.acceleration import Acceleration, Engine, EngineCard
 from convatlas.errors import RunError, TrainingError
 from convatlas.layers import initialize
 from convatlas.runs import Run
@@ -17,7 +18,7 @@ from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.feed import Feed
 from convatlas.training.fit import fit
-from convatlas.training.processes import is_main
+from convatlas.training.processes import is_main, made_by_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Kind, Recipe, parse_recipe
 
@@ -59,6 +60,33 @@ def attempt(
         elif is_main():
             conclude(state)
             run.update(status="finished")  # last, so that a kill before it leaves a run to resume
+
+
+def decided_engine(
+    decide: Callable[[Engine], Acceleration],
+    watch: Watch,
+    *,
+    asked: Engine | None,
+    recorded: EngineCard | None = None,
+) -> EngineCard:
+    """What runs a training: what is asked for, else what ran it so far; with the kernels of then, if there are any.
+
+    The first process decides for all, and alone measures.
+    """
+    goes_on = recorded is not None and recorded.name == "convatlas"
+    wanted: Engine = asked or ("auto" if goes_on else "torch")
+
+    def decided() -> EngineCard:
+        acceleration = decide(wanted)
+        watch.engine(acceleration)
+        if goes_on and acceleration.why_torch:
+            watch.finding(
+                f"the CPU engine cannot go on with what it began: {acceleration.why_torch}. PyTorch goes on, to "
+                "weights that differ by rounding"
+            )
+        return acceleration.card
+
+    return made_by_main(decided)
 
 
 def as_the_recipe_starts(network: Network, recipe: Recipe) -> Network:

@@ -34,7 +34,14 @@ from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ClassificationRecipe, Recipe, default_recipe, recipe_for
-from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, skipped_finding, update
+from convatlas.workflows.attempt import (
+    as_the_recipe_starts,
+    attempt,
+    decided_engine,
+    recipe_to_go_on_with,
+    skipped_finding,
+    update,
+)
 
 
 def train_classifier(  # noqa: PLR0913, what a person may want to say
@@ -183,25 +190,13 @@ def _engine(
     asked: Engine | None,
     recorded: EngineCard | None = None,
 ) -> EngineCard:
-    """What runs a training: what is asked for, else what ran it so far; with the kernels of then, if there are any.
-
-    The first process decides for all, and alone measures.
-    """
-    goes_on = recorded is not None and recorded.name == "convatlas"
-    wanted: Engine = asked or ("auto" if goes_on else "torch")
-
-    def settled() -> EngineCard:
-        choices = recorded.choices if recorded is not None and goes_on else None
-        acceleration = settle(network, shape, wanted, obstacle=needs_torch(recipe), choices=choices)
-        watch.engine(acceleration)
-        if goes_on and acceleration.why_torch:
-            watch.finding(
-                f"the CPU engine cannot go on with what it began: {acceleration.why_torch}. PyTorch goes on, to "
-                "weights that differ by rounding"
-            )
-        return acceleration.card
-
-    return made_by_main(settled)
+    choices = recorded.choices if recorded is not None and recorded.name == "convatlas" else None
+    return decided_engine(
+        lambda wanted: settle(network, shape, wanted, obstacle=needs_torch(recipe), choices=choices),
+        watch,
+        asked=asked,
+        recorded=recorded,
+    )
 
 
 def _after_training() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convatlas.data.batch import ORDER, Batch, Place, generator, share_of
 
+GATHERED_ROWS = 4096  # of the order, copied together: as many calls as there are batches would cost more than the copy
 SHARE_OF_DEVICE_MEMORY = 0.4  # that rows may take of what is free
 
 
@@ -54,14 +55,15 @@ class RowBatches:
         The shares of all processes, one after the other, are the batch that a single process would see.
         """
         order = self._order(epoch)
-        for step in range(start, len(self)):
-            first = step * self._batch_size
-            size = min(self._batch_size, len(self._rows) - first)
-            share = share_of(size, self._place.rank, self._place.world)
-            mine = slice(first + share.start, first + share.stop)
-            rows = self._rows[mine] if order is None else self._rows.index_select(0, order[mine])
-            rows = rows.to(self._place.device)
-            yield Batch(rows, rows, size)
+        at_once = max(1, GATHERED_ROWS // self._batch_size)
+        for first in range(start, len(self), at_once):
+            run = slice(first * self._batch_size, min(first + at_once, len(self)) * self._batch_size)
+            rows = self._rows[run] if order is None else self._rows.index_select(0, order[run])
+            for batch in torch.split(rows, self._batch_size):
+                size = batch.shape[0]
+                own = batch if self._place.world == 1 else batch[share_of(size, self._place.rank, self._place.world)]
+                own = own.to(self._place.device)
+                yield Batch(own, own, size)
 
     def _order(self, epoch: int) -> Tensor | None:
         if not self._shuffle:
