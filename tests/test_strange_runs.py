@@ -107,6 +107,15 @@ def test_a_checkpoint_may_say_anything(copy: Path) -> None:
         assert len(complaint(lambda edited=edited: checkpoint_goes_on(copy, edited))) < 1000
 
 
+def test_a_history_of_another_task_is_refused(copy: Path) -> None:
+    state = json.loads((copy / "state.json").read_text(encoding="utf-8"))
+    for figure in ("train_perplexity", "validation_perplexity"):
+        strange = state | {"history": [state["history"][0] | {figure: 1.0}]}
+        (copy / "state.json").write_text(json.dumps(strange), encoding="utf-8")
+        said = complaint(lambda: convatlas.resume(copy, watch=Silent()))
+        assert "is damaged at history: a row has not the figures of its task" in said
+
+
 def checkpoint_goes_on(copy: Path, state: Any) -> bool:
     """Whether a training goes on from a state to its end; on a copy, so that the next one can too."""
     again = Path(shutil.copytree(copy, copy.parent / "again"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, cast
 
@@ -162,7 +163,6 @@ def settle_steps(
     engine: Engine = "auto",
     *,
     obstacle: str | None = None,
-    recorded: EngineCard | None = None,
 ) -> Acceleration:
     """Decide what takes the training steps of an autoencoder of rows.
 
@@ -174,17 +174,14 @@ def settle_steps(
         shape: of a batch of rows, [n, columns].
         engine: "torch" for PyTorch alone.
         obstacle: what stands against whole steps that the network does not show, in words.
-        recorded: what took the steps so far, which goes on where it can; by default what is faster here.
 
     Raises:
         UnknownNameError: no such engine.
     """
     if known_engine(engine) == "torch":
         return Acceleration(network, EngineCard())
-    from convatlas.engine.dense import dense_layers, obstacle_to_steps
+    from convatlas.engine.dense import obstacle_to_steps
 
-    if obstacle is None and recorded == WHOLE_STEPS and dense_layers(network):
-        return Acceleration(network, WHOLE_STEPS)
     obstacle = obstacle or obstacle_to_steps(network, shape)
     return Acceleration(network, EngineCard() if obstacle else WHOLE_STEPS, obstacle)
 
@@ -196,6 +193,15 @@ def whole_steps(card: EngineCard, network: nn.Module, optimizer: Optimizer) -> W
     from convatlas.engine.dense import DenseSteps
 
     return DenseSteps(network, optimizer)
+
+
+def running(card: EngineCard) -> AbstractContextManager[None]:
+    """Around a training that is run as the card says."""
+    if not card.takes_whole_steps:
+        return nullcontext()
+    from convatlas.engine.dense import one_thread
+
+    return one_thread()
 
 
 def compared_images(shape: Sequence[int]) -> int:

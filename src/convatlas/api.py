@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from convatlas.assessment.anomalies import AnomalyReport
 from convatlas.assessment.autoencoder import assess_autoencoder
 from convatlas.assessment.classifier import assess
 from convatlas.assessment.image_autoencoder import assess_image_autoencoder
-from convatlas.errors import RecipeError, RunError
+from convatlas.errors import DataError, RecipeError, RunError, shortened
 from convatlas.examination import inspect_subject
 from convatlas.inspection import Inspection
 from convatlas.models.registry import AutoencoderEntry, Entry, ImageAutoencoderEntry, find_entry
@@ -85,9 +86,10 @@ def train(  # noqa: PLR0913, what a person may want to say
         ConvatlasError: whatever a person can mend, in one line.
     """
     entry = find_entry(model)
+    _require_texts(label=label, time=time)
     if engine is not None:
         known_engine(engine)  # before the data: a mistake is an error at once
-    place = Path(out) if out is not None else None
+    place = _place(out)
     with closing(watch or RichWatch()) as watching:
         if isinstance(entry, AutoencoderEntry):
             _refuse_for(entry, "trained on rows", image_size=image_size, strict=strict, memory=memory)
@@ -247,6 +249,18 @@ def _classifier(run: Run) -> ClassifierRun:
     if not isinstance(run, ClassifierRun):
         raise RunError(f"{run.path} is not the run of a classifier")
     return run
+
+
+def _require_texts(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{name} is the name of a column, a text; received {value!r}")
+
+
+def _place(out: object) -> Path | None:
+    if out is not None and not isinstance(out, str | PathLike):
+        raise RunError(f"out is the directory of the run, a path; received {shortened(repr(out))}")
+    return Path(out) if out is not None else None
 
 
 def _refuse_for(entry: Entry, what: str, **given: object) -> None:

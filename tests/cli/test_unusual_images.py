@@ -71,7 +71,8 @@ def test_train_says_what_was_found_and_what_to_do_next(convatlas: Command, tiles
     answer = convatlas("train", "autoencoder_convolutional", "--data", tiles, "--epochs", 1, "--out", out)
     assert answer.code == 0, answer.err
     assert "images/s" in answer.out
-    assert "test average precision" in answer.out
+    assert "\ntest average precision " in answer.out
+    assert "; tested once" in answer.out
     told = " ".join(answer.out.split())
     assert "the threshold is for 10% of false alarms: 1% takes 299 calibration images, and there are 36" in told
     assert f"next    convatlas predict {out} IMAGE..." in answer.out

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 import convatlas as convatlas_api
+from convatlas.acceleration import WHOLE_STEPS
 from convatlas.errors import ConvatlasError
 from convatlas.runs import AutoencoderRun
 from convatlas.training.progress import Silent
+from stopping import StopAt
 
 Command = Callable[..., Any]
 FIT = ("--set", "batch_size=32", "--set", "learning_rate=0.005")
@@ -87,7 +89,10 @@ def test_train_says_what_was_found_and_what_to_do_next(convatlas: Command, table
     assert answer.code == 0, answer.err
     assert "rows/s" in answer.out
     assert "images" not in answer.out
-    assert "test average precision" in answer.out
+    assert "\ntest average precision " in answer.out
+    assert "; tested once" in " ".join(answer.out.split())
+    assert "The network " in answer.out  # ahead, behind or beside its rivals
+    assert all(len(line) <= 80 for line in answer.out.splitlines() if not line.startswith(("run", "report", "next")))
     assert f"next    convatlas predict {out} TABLE" in answer.out
     told = card(out)
     assert (told["task"], told["status"], told["test_evaluations"]) == ("reconstruct", "finished", 1)
@@ -101,7 +106,7 @@ def test_train_says_what_was_found_and_what_to_do_next(convatlas: Command, table
         entry.name for entry in out.iterdir()
     }
     page = (out / "report.html").read_text()
-    assert "Beside simpler detectors" in page
+    assert "Beside other detectors" in page
     assert "Rows/s" in page
 
 
@@ -120,6 +125,93 @@ def test_evaluate_tells_precision_beside_rivals_and_counts_its_looks(convatlas: 
     told = convatlas("evaluate", run, "--rows-a-day", 10_000).out
     assert "of 10,000 rows a day" in told
     assert all(len(line) <= 80 for line in told.splitlines() if not line.startswith("record"))
+
+
+def test_the_table_that_was_trained_on_is_judged_by_its_test_rows(convatlas: Command, run: Path, table: Path) -> None:
+    own = json.loads(convatlas("evaluate", run, "--json").out)
+    named = json.loads(convatlas("evaluate", run, "--data", table, "--json").out)
+    assert (named["n"], named["average_precision"]) == (own["n"], own["average_precision"])
+    assert "judged are the test rows" in named["remarks"][0]
+    assert card(run)["test_evaluations"] == 3
+
+
+def test_few_anomalies_have_no_interval_and_none_have_no_figure(
+    convatlas: Command, table: Path, tmp_path: Path
+) -> None:
+    few = payments()
+    few = few.drop(few.index[few["fraud"] == "yes"][3:])
+    few.to_csv(tmp_path / "few.csv", index=False)
+    answer = convatlas("train", "autoencoder_plain", "--data", tmp_path / "few.csv", "--label", "fraud",
+                       "--epochs", 1, "--out", tmp_path / "few")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "too few anomalies to tell" in answer.out
+    few.drop(columns="fraud").to_csv(tmp_path / "none.csv", index=False)
+    answer = convatlas("train", "autoencoder_plain", "--data", tmp_path / "none.csv", "--epochs", 1,
+                       "--out", tmp_path / "none")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "rows without labels" in answer.out
+    assert "false alarms  " not in answer.out  # nobody knows which alarms are false
+
+
+def test_a_confidence_that_was_chosen_is_kept(convatlas: Command, run: Path) -> None:
+    assert convatlas("threshold", run, "--false-alarms", "5%", "--confidence", 0.99).code == 0
+    assert convatlas("train", "--resume", run, "--epochs", 7).code == 0
+    assert (card(run)["threshold"]["rate"], card(run)["threshold"]["confidence"]) == (0.05, 0.99)
+    assert convatlas("threshold", run, "--confidence", 0.9).code == 0
+    assert (card(run)["threshold"]["rate"], card(run)["threshold"]["confidence"]) == (0.05, 0.9)
+
+
+def test_rows_that_are_not_used_are_left_out(table: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 1, "label": "fraud", "watch": Silent()}
+    whole = convatlas_api.train("autoencoder_plain", data=table, out=tmp_path / "a", **settings).card.data
+    settings |= {"fit_fraction": 0.5}
+    half = convatlas_api.train("autoencoder_plain", data=table, out=tmp_path / "b", **settings).card.data
+    assert whole.left_out + sum(whole.counts.values()) == whole.rows
+    assert half.left_out + sum(half.counts.values()) == half.rows
+    assert half.counts["fit"] == pytest.approx(whole.counts["fit"] / 2, abs=1)
+
+
+def test_the_lowest_rate_that_is_told_can_be_asked_for(convatlas: Command, run: Path) -> None:
+    told = " ".join(convatlas("threshold", run).out.split())
+    least = told.split("can promise ")[1].split(" % of false")[0]
+    assert convatlas("threshold", run, "--false-alarms", f"{least}%").code == 0
+
+
+def test_ctrl_c_leaves_a_run_that_ends_as_an_unbroken_one(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fit.REDRAW_EVERY", 0.0)  # so that the watch hears of every step
+    settings: dict[str, Any] = {"label": "fraud", "epochs": 3, "batch_size": 32}
+    whole = convatlas_api.train("autoencoder_plain", data=table, out=tmp_path / "a", watch=Silent(), **settings)
+    part = convatlas_api.train("autoencoder_plain", data=table, out=tmp_path / "b", watch=StopAt(40), **settings)
+    assert part.card.status == "interrupted"
+    gone_on = convatlas_api.resume(part.path, watch=Silent())
+    assert gone_on.card.status == "finished"
+    assert whole.card.engine == gone_on.card.engine == WHOLE_STEPS
+    for file in ("model.safetensors", "calibration.safetensors"):
+        assert (gone_on.path / file).read_bytes() == (whole.path / file).read_bytes()
+
+
+def test_pytorch_may_take_the_steps(convatlas: Command, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answer = convatlas("train", "autoencoder_plain", "--data", table, "--epochs", 1, "--engine", "torch", "--out", out)
+    assert "engine  torch\n" in answer.out
+    assert convatlas("train", "--resume", out, "--epochs", 2).code == 0
+    assert card(out)["engine"] == {"name": "torch", "choices": {}}  # what it began with
+    assert convatlas("train", "--resume", out, "--epochs", 3, "--engine", "auto").code == 0
+    assert card(out)["engine"]["name"] == "convatlas"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"label": 3}, {"label": ["fraud"]}, {"time": 3.5}, {"out": 3}, {"false_alarms": True}, {"false_alarms": "nan"},
+    ],
+)  # fmt: skip
+def test_what_train_takes_is_said_in_one_line(given: dict[str, Any], table: Path) -> None:
+    with pytest.raises(ConvatlasError) as error:
+        convatlas_api.train("autoencoder_plain", data=table, **given)
+    assert next(iter(given)).split("_")[0] in str(error.value) or "share of rows" in str(error.value)
 
 
 def test_rows_without_labels_are_compared_with_the_calibration(convatlas: Command, run: Path, tmp_path: Path) -> None:
@@ -193,7 +285,14 @@ def test_rows_from_python_and_from_other_files_are_the_same_rows(table: Path, tm
     numbers = payments()[["amount", "fee", "hours"]]
     np.savez(tmp_path / "rows.npz", X=numbers.to_numpy(), columns=np.array(list(numbers.columns)))
     numbers.to_csv(tmp_path / "rows.csv.gz", index=False)
-    sources = [numbers, numbers.to_numpy(), tmp_path / "rows.npz", tmp_path / "rows.csv.gz"]
+    numbers.to_parquet(tmp_path / "rows.parquet")
+    sources = [
+        numbers,
+        numbers.to_numpy(),
+        tmp_path / "rows.npz",
+        tmp_path / "rows.csv.gz",
+        tmp_path / "rows.parquet",
+    ]
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 64, "watch": Silent()}
     runs = [
         convatlas_api.train("autoencoder_plain", data=source, out=tmp_path / str(place), **settings)
@@ -201,6 +300,9 @@ def test_rows_from_python_and_from_other_files_are_the_same_rows(table: Path, tm
     ]
     weights = {(run.path / "model.safetensors").read_bytes() for run in runs}
     assert len(weights) == 1
+    named = [source for source in sources if not isinstance(source, np.ndarray)]
+    scores = {tuple(runs[0].predict(source).scores) for source in named}  # type: ignore[attr-defined]
+    assert len(scores) == 1
     assert runs[0].card.test["average_precision"] is None  # nothing says what is an anomaly
     with pytest.raises(ConvatlasError, match="were in memory and in no file: give them again with data="):
         convatlas_api.evaluate(runs[0])
@@ -219,6 +321,11 @@ def test_runs_are_listed_with_their_figures(convatlas: Command, run: Path) -> No
     [
         (("train", "autoencoder_plain", "--data", "TABLE", "--label", "frauds"), "did you mean fraud"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--label", "amount"), "it is no label"),
+        (("train", "autoencoder_plain", "--data", "FEW", "--label", "hours"), "it is no label"),
+        (("evaluate", "RUN", "--rows-a-day", "-5"), "rows a day must be a number above 0"),
+        (("evaluate", "RUN", "--rows-a-day", "nan"), "rows a day must be a number above 0"),
+        (("threshold", "RUN", "--rows-a-day", "nan"), "rows a day must be a number above 0"),
+        (("threshold", "RUN", "--confidence", "nan"), "a confidence is above 0 and below 1"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--time", "country"), "country"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--normal", "no"), "say with label which column"),
         (("train", "autoencoder_plain", "--data", "TABLE", "--label", "fraud", "--normal", "yess"), "no row of"),
@@ -254,9 +361,10 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     broken = payments().drop(columns=["fraud", "seconds"]).iloc[:5].astype({"fee": object})
     broken.drop(columns="fee").to_csv("SHORT.csv", index=False)
+    payments().iloc[:60].to_csv("FEW.csv", index=False)
     broken.iloc[2, 1] = "much"
     broken.to_csv("BAD.csv", index=False)
-    places = {"TABLE": str(table), "RUN": str(trained), "BAD": "BAD.csv", "SHORT": "SHORT.csv"}
+    places = {"TABLE": str(table), "RUN": str(trained), "BAD": "BAD.csv", "SHORT": "SHORT.csv", "FEW": "FEW.csv"}
     answer = convatlas(*(places.get(each, each) for each in arguments))
     assert answer.code == 2, answer.out
     assert complaint in answer.err

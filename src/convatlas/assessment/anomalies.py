@@ -66,10 +66,20 @@ def keep_record(run: AnomalyRun, rows: str, record: dict[str, Any], remarks: tup
     """
     if (run.path / EVALUATIONS).is_symlink():
         raise StorageError(f"{run.path / EVALUATIONS} is a link, and nothing is written through it")
-    path = run.path / EVALUATIONS / f"{rows.replace(' ', '-')}.json"
+    path = run.path / EVALUATIONS / _file_of(rows)
     report = AnomalyReport(rows, record, remarks, path)
     files.write_text(path, json.dumps(report.to_dict(), ensure_ascii=False))
     return report
+
+
+def kept_test(run: AnomalyRun) -> dict[str, Any] | None:
+    """What a training kept of its test set, as ``AnomalyReport.to_dict`` writes it; None where it is not there."""
+    path = run.path / EVALUATIONS / _file_of(f"{run.card.data.name} test")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content
 
 
 def rival_record(
@@ -92,6 +102,10 @@ def rival_record(
         prevalence=prevalence,
     ).to_dict()
     return {"name": name} | {key: figures[key] for key in TOLD_OF_A_RIVAL} | {"seconds": round(seconds, 2)}
+
+
+def _file_of(rows: str) -> str:
+    return f"{rows.replace(' ', '-').replace('/', '-')}.json"
 
 
 def described_network(run: AnomalyRun) -> dict[str, Any]:

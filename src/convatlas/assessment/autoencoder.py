@@ -40,7 +40,8 @@ def assess_autoencoder(
 ) -> AnomalyReport:
     """Judge a run by its test rows, or by those of ``data``; keep the record in ``evaluations/``.
 
-    A look at the run's own test rows is counted on its card. Rows of ``data`` without the label column are compared
+    A look at the run's own test rows is counted on its card; so is one at ``data`` that are the table it was trained
+    on, of which no other rows are judged. Rows of ``data`` without the label column are compared
     with the calibration rows instead: whether they still look alike.
 
     Args:
@@ -56,8 +57,12 @@ def assess_autoencoder(
     if prevalence is not None and not 0 < prevalence < 1:
         raise DataError(f"prevalence is a share of rows above 0 and below 1; received {prevalence:g}")
     if data is None:
-        return _assess_own(run, prevalence, told)
-    return _assess_other(run, data, prevalence)
+        return _assess_own(run, prepared_for(run), prevalence, told)
+    table = _other_table(run, data)
+    if table.fingerprint == run.card.data.fingerprint:
+        own = "these are the rows it was trained on: judged are the test rows, which it has not seen"
+        return _assess_own(run, prepared_for(run, data), prevalence, told, (own,))
+    return _assess_other(run, table, prevalence)
 
 
 def judge_test_rows(run: AutoencoderRun, prepared: PreparedTable) -> dict[str, Any]:
@@ -130,30 +135,33 @@ def _own_table(run: AutoencoderRun, data: Any) -> Table:
         ) from error
 
 
-def _assess_own(run: AutoencoderRun, prevalence: float | None, told: Told | None) -> AnomalyReport:
-    prepared = prepared_for(run)
+def _assess_own(
+    run: AutoencoderRun,
+    prepared: PreparedTable,
+    prevalence: float | None,
+    told: Told | None,
+    remarks: tuple[str, ...] = (),
+) -> AnomalyReport:
     names = rivals(with_pyod=find_spec("pyod") is not None)  # not at the end of a training: it takes the time of one
     record = _judged_own(run, prepared, prevalence, told, names)
-    return kept(run, f"{prepared.table.name} test", record, is_own_test=True)
+    return kept(run, f"{prepared.table.name} test", record, remarks, is_own_test=True)
 
 
-def _assess_other(run: AutoencoderRun, data: Any, prevalence: float | None) -> AnomalyReport:
+def _other_table(run: AutoencoderRun, data: Any) -> Table:
     if not is_table(data):
         raise DataError(f"{data} is no table: give a .csv, .parquet or .npz file of rows")
     label = run.card.data.label
     table = open_table(data, text=run.card.encoding.text_columns)
-    has_label = label is not None and label in table.frame.columns
-    if has_label:
-        table = replace(table, label=label)
-    is_own = table.fingerprint == run.card.data.fingerprint
+    return replace(table, label=label) if label is not None and label in table.frame.columns else table
+
+
+def _assess_other(run: AutoencoderRun, table: Table, prevalence: float | None) -> AnomalyReport:
     rows = np.arange(len(table.frame))
-    anomalies = anomalies_in(table, run.card.data.normal) if has_label else None
+    anomalies = anomalies_in(table, run.card.data.normal)
     record = _judged(run, table, rows, anomalies, prevalence)
-    remarks = ["these are the rows it was trained on, so the figures flatter"] if is_own else []
-    if anomalies is None:
-        remarks.append("no labels: how many anomalies are found cannot be told, only how unlike the rows are")
-    name = f"{table.name} {table.fingerprint[:4]}"
-    return kept(run, name, record, tuple(remarks))
+    unlabelled = "no labels: how many anomalies are found cannot be told, only how unlike the rows are"
+    remarks = (unlabelled,) if anomalies is None else ()
+    return kept(run, f"{table.name} {table.fingerprint[:4]}", record, remarks)
 
 
 def _judged_own(

@@ -10,7 +10,8 @@ from rich.console import Console
 from convatlas.cli.text import UNBROKEN, Row, aligned, labelled, print_lines
 from convatlas.errors import shortened
 from convatlas.reports.standings import AT_STATED_PREVALENCE, AVERAGE_PRECISION, broken_promise, contenders, verdicts
-from convatlas.reports.wording import grouped, printable, rate
+from convatlas.reports.wording import grouped, printable, rate, times
+from convatlas.tasks.reconstruct.thresholds import rounded_up, rows_needed, smallest_rate
 
 WIDTH = 80
 COLUMNS_SHOWN = 5  # of those that matter
@@ -47,6 +48,21 @@ def print_anomaly_evaluation(record: Mapping[str, Any], rows_a_day: float | None
     _print_mistakes(console, "the highest false alarms", record.get("false_alarm_rows") or [])
     if record.get("record"):
         print_lines(console, "", f"record  {_plain(record['record'])}")  # not wrapped: a path is there to be copied
+
+
+def print_anomaly_summary(record: Mapping[str, Any], tested: int) -> None:
+    """What the end of a training says of the test set.
+
+    Args:
+        record: what ``AnomalyReport.to_dict`` writes.
+        tested: how often the test set has been looked at.
+    """
+    console = _console()
+    _print_ranking(console, record, "test average precision", f"; tested {times(tested)}")
+    for sentence in verdicts(record):
+        print_lines(console, _paragraph(sentence))
+    _print_alarms_found(console, record, None)
+    print_lines(console, "")
 
 
 def print_alarms(record: Mapping[str, Any]) -> None:
@@ -123,8 +139,6 @@ def print_threshold(
         rows_a_day: how many rows come where the network is used.
         examples: what they are, if not rows.
     """
-    from convatlas.tasks.reconstruct.thresholds import rows_needed, smallest_rate
-
     console = _console()
     confidence = card["confidence"] if card is not None else 0.95
     if card is None:
@@ -136,30 +150,29 @@ def print_threshold(
             print_lines(
                 console, _paragraph(f"of {grouped(rows_a_day)} normal {examples} a day, at most {most} are alarms")
             )
-    least = rate(smallest_rate(calibrated_rows, confidence))
+    least = rate(rounded_up(smallest_rate(calibrated_rows, confidence)))
     print_lines(console, "", _paragraph(
         f"With {rate(confidence)} confidence {calibrated_rows:,} calibration {examples} can promise {least} of false "
         f"alarms, and no less. {_needs([(share, rows_needed(share, confidence)) for share in USUAL_RATES])}."
     ))  # fmt: skip
 
 
-def _print_ranking(console: Console, record: Mapping[str, Any]) -> None:
+def _print_ranking(
+    console: Console, record: Mapping[str, Any], named: str = "average precision", end: str = ""
+) -> None:
     """Average precision, where labels tell it, and on what rows."""
-    n, anomalies = record["n"], record["anomalies"]
+    n, anomalies, examples = record["n"], record["anomalies"], record.get("examples", "rows")
     if anomalies is None:
-        print_lines(console, f"{n:,} rows without labels", style="bold")
+        print_lines(console, f"{n:,} {examples} without labels{end}", style="bold")
         return
-    examples = record.get("examples", "rows")
     rows = f"{n:,} {examples}, {anomalies:,} of them anomalies ({rate(record['prevalence'])})"
     if record[AVERAGE_PRECISION] is None:
         print_lines(
             console, _paragraph(f"{rows}: a ranking cannot be judged by one kind of {examples} alone"), style="bold"
         )
         return
-    print_lines(
-        console, f"average precision {_with_interval(record, AVERAGE_PRECISION, '95 % interval ')}", style="bold"
-    )
-    print_lines(console, _paragraph(f"on {rows}; guessing gives {record['prevalence']:.3f}"))
+    print_lines(console, f"{named} {_with_interval(record, AVERAGE_PRECISION, '95 % interval ')}", style="bold")
+    print_lines(console, _paragraph(f"on {rows}; guessing gives {record['prevalence']:.3f}{end}"))
     if record[AT_STATED_PREVALENCE] is not None:
         where = rate(record["stated_prevalence"])
         print_lines(console, _paragraph(

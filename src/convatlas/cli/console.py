@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convatlas.reports.wording import printable, rate
-from convatlas.runs.cards import AnomalyCard, Card
+from convatlas.reports.wording import printable, times
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from convatlas.acceleration import Acceleration
     from convatlas.assessment.classifier import EvaluationReport
     from convatlas.runs import Run
+    from convatlas.runs.cards import Card
     from convatlas.tasks.classify.task import Prediction
 
 MOST_CLASSES_SHOWN = 20
@@ -78,6 +78,10 @@ def plain_table(*columns: str) -> Table:
 
 def print_run_summary(run: Run) -> int:
     """What a training ended with and what to do next; returns the exit code."""
+    from convatlas.assessment.anomalies import kept_test
+    from convatlas.cli.anomalies import print_anomaly_summary
+    from convatlas.runs import AnomalyRun
+
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
@@ -86,8 +90,9 @@ def print_run_summary(run: Run) -> int:
     if card.status == "interrupted":
         console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
         return INTERRUPTED
-    if isinstance(card, AnomalyCard):
-        _print_anomaly_summary(console, card)
+    if isinstance(run, AnomalyRun):
+        if (record := kept_test(run)) is not None:
+            print_anomaly_summary(record, card.test_evaluations)
     else:
         _print_test_accuracy(console, card)
     console.print(f"run     {escape(str(run.path))}")
@@ -104,39 +109,8 @@ def _print_test_accuracy(console: Console, card: Card) -> None:
     console.print(
         f"[bold]test accuracy {card.test['accuracy']:.2%}[/]  "
         f"(95 % interval {low:.2%} to {high:.2%}, n = {card.test['n']:,}; chosen on validation, tested "
-        f"{_times(card.test_evaluations)})"
+        f"{times(card.test_evaluations)})"
     )
-
-
-def _print_anomaly_summary(console: Console, card: AnomalyCard) -> None:
-    test = card.test
-    if test is None or test["average_precision"] is None:
-        console.print("no anomalies are in the test set: how many are found cannot be told")
-    else:
-        low, high = test["average_precision_interval"]
-        console.print(
-            f"[bold]test average precision {test['average_precision']:.3f}[/]  (95 % interval {low:.3f} to {high:.3f}, "
-            f"n = {test['n']:,} with {test['anomalies']:,} anomalies; guessing gives "
-            f"{test['anomalies'] / test['n']:.3f}; tested {_times(card.test_evaluations)})"
-        )
-        if test["natural_average_precision"] is not None:
-            low, high = test["natural_average_precision_interval"]
-            console.print(
-                f"where {rate(test['stated_prevalence'])} are anomalies, as in the whole table, it is "
-                f"{test['natural_average_precision']:.3f} "
-                f"({low:.3f} to {high:.3f})"
-            )
-    if card.threshold is not None and test is not None:
-        found = f", and finds {rate(test['recall'])} of the anomalies" if test["recall"] is not None else ""
-        console.print(
-            f"alarm above a score of {card.threshold.value:.4g}: at most {rate(card.threshold.rate)} false alarms, "
-            f"with {rate(card.threshold.confidence)} confidence; in the test set it gives "
-            f"{rate(test['false_alarm_rate'] or 0)}{found}"
-        )
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
 
 
 def print_evaluation(report: EvaluationReport) -> None:

@@ -60,8 +60,10 @@ def _evaluate_anomalies(
     from convatlas.cli.anomalies import print_anomaly_evaluation
     from convatlas.cli.console import print_json, saying
     from convatlas.runs import ImageAutoencoderRun
-    from convatlas.tasks.reconstruct.thresholds import parse_rate
+    from convatlas.tasks.reconstruct.thresholds import parse_rate, require_positive
 
+    if rows_a_day is not None:
+        require_positive("rows a day", rows_a_day)
     with saying() as told:
         share = parse_rate(prevalence) if prevalence is not None else None
         if isinstance(run, ImageAutoencoderRun):

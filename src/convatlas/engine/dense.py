@@ -11,8 +11,8 @@ torch.Size([1])
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -20,10 +20,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 Floats = NDArray[np.float32]
-TIMED_STEPS = 5  # of each way, of which the fastest counts
+#: Multiplications that one core does in some tens of microseconds, on any processor: about what it costs PyTorch to
+#: call a layer, to note it down and to follow it back.
+LARGEST_PRODUCT = 2**20
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def dense_layers(network: nn.Module) -> tuple[DenseLayer, ...]:
 def obstacle_to_steps(network: nn.Module, shape: Sequence[int]) -> str | None:
     """Why a network is better trained by autograd, in words; None where ``DenseSteps`` are faster.
 
+    Nothing is timed: the same network and batch have the same answer every time, and a training the same bits.
+
     Args:
         network: in training mode, where it is to compute what its layers do and nothing else.
         shape: of a batch of rows, [n, columns].
@@ -107,18 +112,15 @@ def obstacle_to_steps(network: nn.Module, shape: Sequence[int]) -> str | None:
     layers = dense_layers(network)
     if not layers:
         return "it is not a chain of dense layers"
-    rows = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    chain = nn.Sequential(*_leaves(network))
-    arithmetic = _Arithmetic(layers)
+    largest = max(shape[0] * layer.linear.in_features * layer.linear.out_features for layer in layers)
+    return f"a product of {largest:,} multiplications gains from more threads" if largest > LARGEST_PRODUCT else None
 
-    def by_autograd() -> None:
-        torch.autograd.grad((chain(rows) - rows).square().mean(), [*chain.parameters()])
 
-    def by_arithmetic() -> None:
-        arithmetic.differentiate(rows.numpy())
-        arithmetic.descend(0.0)
-
-    return None if _fastest(by_arithmetic) < _fastest(by_autograd) else f"PyTorch is faster at batches of {shape[0]}"
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """NumPy's products by one thread: shared out, small ones take longer, and wait for the threads of PyTorch."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 class DenseSteps:
@@ -262,12 +264,3 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _is_known(module: nn.Module) -> bool:
     return type(module) in ACTIVATIONS and getattr(module, "alpha", 1) == 1
-
-
-def _fastest(way: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(TIMED_STEPS):
-        start = time.perf_counter()
-        way()
-        taken.append(time.perf_counter() - start)
-    return min(taken)

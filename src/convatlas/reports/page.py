@@ -91,7 +91,7 @@ def _anomaly_figures(test: Mapping[str, Any]) -> dict[str, Markup]:
             anomalies.threshold_figure,
             "Recall, precision and false alarms by threshold",
         ),
-        "rivals": (_ranked(test), anomalies.rivals_figure, "Average precision of the network and of simpler detectors"),
+        "rivals": (_ranked(test), anomalies.rivals_figure, "Average precision of the network and of other detectors"),
     }
     drawn = {name: _inline(draw(test), name, about) for name, (there, draw, about) in wanted.items() if there}
     if test["columns"]:

@@ -46,6 +46,15 @@ def grouped(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def times(number: int) -> str:
+    """How often.
+
+    >>> times(1), times(3)
+    ('once', '3 times')
+    """
+    return "once" if number == 1 else f"{number} times"
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units.
 

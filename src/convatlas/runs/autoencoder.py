@@ -124,7 +124,7 @@ class AutoencoderRun(AnomalyRun, card_type=ReconstructionCard):
         from convatlas.data.tables import read_chunks
         from convatlas.tasks.reconstruct.thresholds import p_values
 
-        if not isinstance(explain, int) or explain < 0:
+        if not isinstance(explain, int) or isinstance(explain, bool) or explain < 0:
             raise RunError(f"explain is how many rows to explain, 0 or more; received {explain!r}")
         calibration, encoding = self.calibration(), self.card.encoding
         scores: list[NDArray[np.float64]] = []

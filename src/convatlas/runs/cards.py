@@ -226,7 +226,7 @@ class AnomalyCard(Card):
     @property
     def best_text(self) -> str:
         """Validation loss."""
-        return f"loss {self.best['validation_loss']:.4f}" if self.best else "-"
+        return f"loss {self.best['validation_loss']:.4g}" if self.best else "-"
 
     @property
     def test_text(self) -> str:

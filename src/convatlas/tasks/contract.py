@@ -49,6 +49,8 @@ class Column:
 
     >>> Column("accuracy", is_share=True).text(0.9123)
     '91.23%'
+    >>> Column("loss").text(0.0006123)
+    '0.000612'
     """
 
     name: str
@@ -56,11 +58,16 @@ class Column:
 
     def text(self, value: float) -> str:
         """The figure as a table has it."""
-        return f"{value:.2%}" if self.is_share else f"{value:.4f}"
+        return f"{value:.2%}" if self.is_share else _figure(value, 4)
 
     def short(self, value: float) -> str:
         """The same with a digit less, where it changes many times a second."""
-        return f"{value:.1%}" if self.is_share else f"{value:.3f}"
+        return f"{value:.1%}" if self.is_share else _figure(value, 3)
+
+
+def _figure(value: float, decimals: int) -> str:
+    """With so many decimals, or where these would say next to nothing, as many digits that count."""
+    return f"{value:.{decimals}f}" if abs(value) >= 10 ** (1 - decimals) else f"{value:.{decimals - 1}g}"
 
 
 class Step(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from convatlas.acceleration import EngineCard
+from convatlas.acceleration import EngineCard, running
 from convatlas.errors import RunError
 from convatlas.tasks.contract import Evaluation, Task
 from convatlas.training.checkpoint import Tally, TrainingState
@@ -72,7 +72,7 @@ def fit(
         StorageError: the disk refused a write; the checkpoint before it is whole.
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop:
+    with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop, running(engine or EngineCard()):
         learner = Learner(model, task, recipe, engine or EngineCard(), feed.train.shape)
         training = _Training(learner, feed, directory, watch or Silent())
         return training.run(stop, resume=resume)

@@ -161,6 +161,7 @@ class Learner:
             RunError: no checkpoint, a damaged one, or one of another network or optimiser.
         """
         state, weights, optimizer = checkpoint.load(directory)
+        self._refuse_strange_rows(directory, state)
         if state.world != self.world:
             raise RunError(
                 f"{directory} was trained by {state.world} processes together and cannot go on with {self.world}. "
@@ -199,6 +200,15 @@ class Learner:
     @property
     def _sum_dtype(self) -> torch.dtype:
         return torch.float32 if self.accelerator.device.type == "mps" else torch.float64  # MPS has no float64
+
+    def _refuse_strange_rows(self, directory: Path, state: TrainingState) -> None:
+        """A history is a table: rows with other figures than this task's, which somebody edited, cannot be added to."""
+        names = {column.name for column in self.task.columns}
+        rows = [*state.history, *filter(None, [state.best])]
+        if any(row.train.keys() != names or row.validation.keys() != names for row in rows):
+            raise RunError(
+                f"the checkpoint in {directory} is damaged at history: a row has not the figures of its task"
+            )
 
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"model.{name}": tensor for name, tensor in self.bare_model.state_dict().items()}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from convatlas.data.augmentation import Augmentation
 from convatlas.data.preprocessing import Normalization
-from convatlas.errors import RecipeError, unknown_name
+from convatlas.errors import RecipeError, shortened, unknown_name
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=0.5)]
@@ -295,4 +295,4 @@ def _first_complaint(error: ValidationError) -> str:
     complaint = error.errors()[0]
     place = ".".join(str(part) for part in complaint["loc"])
     message = complaint["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}; received {complaint['input']!r}" if place else message
+    return f"{place}: {message}; received {shortened(repr(complaint['input']))}" if place else message

@@ -7,6 +7,7 @@ from typing import Any
 
 from convatlas.errors import DataError
 from convatlas.models import AutoencoderEntry, ImageAutoencoderEntry
+from convatlas.runs.cards import AnomalyCard
 from convatlas.tasks.reconstruct.thresholds import rows_needed
 from convatlas.training.processes import is_main
 from convatlas.training.progress import Watch
@@ -21,6 +22,11 @@ def split_settings(
     """Settings of the network, and settings of the recipe."""
     of_network = {name: value for name, value in settings.items() if name in entry.settings}
     return of_network, {name: value for name, value in settings.items() if name not in entry.settings}
+
+
+def asked_confidence(card: AnomalyCard) -> float:
+    """The confidence that the threshold of a run has, if a person has chosen one; else the usual."""
+    return card.threshold.confidence if card.threshold is not None else CONFIDENCE
 
 
 def promised_rate(asked: float | None, calibrating: int, examples: str, name: str, watch: Watch) -> float | None:

@@ -34,7 +34,7 @@ from convatlas.training.processes import is_main, made_by_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Recipe, ReconstructionRecipe, recipe_for
 from convatlas.workflows.attempt import as_the_recipe_starts, attempt, decided_engine, recipe_to_go_on_with, update
-from convatlas.workflows.autoencoders import CONFIDENCE, promised_rate, split_settings
+from convatlas.workflows.autoencoders import asked_confidence, promised_rate, split_settings
 
 
 def train_autoencoder(  # noqa: PLR0913, what a person may want to say
@@ -121,7 +121,7 @@ def _fit(
     def conclude(state: TrainingState) -> None:
         run.keep_calibration(prepared.encoded(prepared.parts.calibration))
         if run.card.false_alarms is not None:
-            run.set_threshold(run.card.false_alarms, CONFIDENCE)
+            run.set_threshold(run.card.false_alarms, asked_confidence(run.card))
         write_anomaly_report(run, state.history, judge_test_rows(run, prepared))
 
     attempt(run, network, task, feed, recipe, watch, resume=resume, conclude=conclude)
@@ -145,9 +145,7 @@ def _engine(
     recorded: EngineCard | None = None,
 ) -> EngineCard:
     return decided_engine(
-        lambda wanted: settle_steps(
-            network, feed.train.shape, wanted, obstacle=needs_autograd(network, recipe), recorded=recorded
-        ),
+        lambda wanted: settle_steps(network, feed.train.shape, wanted, obstacle=needs_autograd(network, recipe)),
         watch,
         asked=asked,
         recorded=recorded,

@@ -41,7 +41,7 @@ from convatlas.training.processes import is_main, made_by_main, main_process_fir
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ImageReconstructionRecipe, Recipe, recipe_for
 from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, skipped_finding, update
-from convatlas.workflows.autoencoders import CONFIDENCE, promised_rate, split_settings
+from convatlas.workflows.autoencoders import asked_confidence, promised_rate, split_settings
 
 MOST_FOR_BASELINE = 1000  # images whose variance is measured, if they are not too large
 
@@ -126,7 +126,7 @@ def _fit(
         places = usual_places(run, prepared.validation)
         run.keep_calibration(places, maps_of(run, prepared.calibration, places))
         if run.card.false_alarms is not None:
-            run.set_threshold(run.card.false_alarms, CONFIDENCE)
+            run.set_threshold(run.card.false_alarms, asked_confidence(run.card))
         write_image_report(run, state.history, judge_test_images(run, prepared), prepared)
 
     task = Reconstruction(_baseline(prepared.fit, preprocessing), "images")

@@ -9,7 +9,8 @@ from convatlas.data.tables.columns import label_text, shown_name, text_codes
 from convatlas.data.tables.table import Table
 from convatlas.errors import DataError, first_of, shortened
 
-MOST_LABELS = 1000  # different ones; a column with more was not meant
+MOST_LABELS = 1000  # different ones; a column with more was not meant,
+FEW_LABELS = 10  # nor, beyond these, one of which every second row has a value of its own
 
 
 def anomalies_in(table: Table, normal: str | None = None) -> NDArray[np.bool_] | None:
@@ -56,7 +57,7 @@ def labels_of(table: Table) -> tuple[NDArray[np.int64], list[str]]:
             f"column {shown_name(table.label)} of {table.name} gives no label to {len(missing):,} rows, the first of "
             f"them row {missing[0] + 1:,}. Leave them out, or label them"
         )
-    if len(values) > MOST_LABELS:
+    if len(values) > MOST_LABELS or len(values) > max(FEW_LABELS, len(codes) / 2):
         raise DataError(
             f"column {shown_name(table.label)} of {table.name} holds {len(values):,} different values: it is no label"
         )

@@ -64,6 +64,7 @@ def prepare_table(
     parts = split_rows(table, anomalies, validation=validation, calibration=calibration, test=test, seed=split_seed)
     if used < 1:
         draw = np.random.default_rng((USED_ROWS, split_seed)).permutation(parts.fit)
-        parts = replace(parts, fit=np.sort(draw[: max(1, round(used * len(draw)))]))
+        fit = np.sort(draw[: max(1, round(used * len(draw)))])
+        parts = replace(parts, fit=fit, left_out=parts.left_out + len(draw) - len(fit))
     encoding = encoding or RowEncoding.fit(table.frame.iloc[parts.fit][list(table.inputs)], scaling)
     return PreparedTable(table, normal_label(table, normal), anomalies, parts, encoding, split_seed)

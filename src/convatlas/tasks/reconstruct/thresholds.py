@@ -49,9 +49,10 @@ def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95, *, of
     if n == 0:
         raise DataError(f"a threshold needs scores of normal {of}, {needed:,} of them; received none")
     if n < needed:
+        possible = rounded_up(smallest_rate(n, confidence))
         raise DataError(
             f"false alarms of {rate:.3g} with {confidence:.0%} confidence take {needed:,} calibration {of}; received "
-            f"{n:,}, enough for {smallest_rate(n, confidence):.2g}. Ask for more false alarms, or give more {of}"
+            f"{n:,}, enough for {possible:.3g}. Ask for more false alarms, or give more {of}"
         )
     above = int(binom.ppf(1 - confidence, n, rate))  # the fewest with P(Binomial(n, rate) <= above) >= 1 - confidence
     if binom.cdf(above, n, rate) > 1 - confidence:
@@ -82,6 +83,16 @@ def smallest_rate(rows: int, confidence: float = 0.95) -> float:
     """
     _refuse_no_share("a confidence", confidence)
     return -math.expm1(math.log1p(-confidence) / rows) if rows > 0 else 1.0
+
+
+def rounded_up(rate: float) -> float:
+    """A rate with three digits that is none too small, so that what is told as possible can be asked for.
+
+    >>> rounded_up(0.00065171)
+    0.000652
+    """
+    step = 10.0 ** (math.floor(math.log10(rate)) - 2)
+    return min(1.0, float(f"{math.ceil(rate / step) * step:.3g}"))
 
 
 def p_values(calibration: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -168,8 +179,8 @@ def rate_from_alarms(alarms_a_day: float, rows_a_day: float) -> float:
     Raises:
         DataError: numbers that are not above 0, or as many alarms as rows.
     """
-    _refuse_not_positive("rows a day", rows_a_day)
-    _refuse_not_positive("alarms a day", alarms_a_day)
+    require_positive("rows a day", rows_a_day)
+    require_positive("alarms a day", alarms_a_day)
     if alarms_a_day >= rows_a_day:
         raise DataError(f"{alarms_a_day:g} alarms a day of {rows_a_day:g} rows a day leave nothing to find; bear fewer")
     return alarms_a_day / rows_a_day
@@ -184,8 +195,8 @@ def rate_from_cost(cost: float, budget: float, rows_a_day: float) -> float:
     Raises:
         DataError: numbers that are not above 0, or a budget for as many alarms as rows.
     """
-    _refuse_not_positive("the cost of an alarm", cost)
-    _refuse_not_positive("the budget", budget)
+    require_positive("the cost of an alarm", cost)
+    require_positive("the budget", budget)
     return rate_from_alarms(budget / cost, rows_a_day)
 
 
@@ -209,6 +220,11 @@ def _refuse_no_share(what: str, value: float) -> None:
         raise DataError(f"{what} is above 0 and below 1; received {value:g}")
 
 
-def _refuse_not_positive(what: str, value: float) -> None:
+def require_positive(what: str, value: float) -> None:
+    """Refuse what is no number above 0.
+
+    Raises:
+        DataError: says what it is.
+    """
     if not (value > 0 and math.isfinite(value)):
         raise DataError(f"{what} must be a number above 0; received {value:g}")
