@@ -199,9 +199,9 @@ def running(card: EngineCard) -> AbstractContextManager[None]:
     """Around a training that is run as the card says."""
     if not card.takes_whole_steps:
         return nullcontext()
-    from convatlas.engine.dense import one_thread
+    from convatlas.engine.dense import undisturbed
 
-    return one_thread()
+    return undisturbed()
 
 
 def compared_images(shape: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from convatlas.data.allowance import Allowance
 from convatlas.errors import DataError
@@ -66,6 +67,35 @@ def read_array(path: Path, name: str) -> Any:
             return npy.read_array(file, allow_pickle=False)
 
 
+def read_rows(path: Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
+    """An array along its first axis, no more than ``rows`` at a time; what is kept column by column is read whole.
+
+    Raises:
+        DataError: as ``read_array``.
+    """
+    with _opened(path, name) as archive:
+        shape, dtype = _checked_form(archive, name)
+        Allowance(path).count_bytes(math.prod(shape) * int(dtype.itemsize))
+        with archive.open(_member(archive, name)) as file:
+            is_by_columns = _read_header(file)[1] and len(shape) > 1
+            if shape[0] > rows and not is_by_columns:
+                yield from _streamed(file, shape, dtype, rows)
+                return
+    whole = read_array(path, name)
+    for start in range(0, len(whole), rows):
+        yield whole[start : start + rows]
+
+
+def _streamed(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int) -> Iterator[NDArray[Any]]:
+    size = math.prod(shape[1:]) * int(dtype.itemsize)
+    for start in range(0, shape[0], rows):
+        count = min(rows, shape[0] - start)
+        content = file.read(count * size)
+        if len(content) < count * size:
+            raise ValueError("it is cut short")
+        yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
+
+
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[zipfile.ZipFile]:
     with _reading(path, f"{path}: {name!r} cannot be read"), zipfile.ZipFile(path) as archive:
@@ -86,11 +116,16 @@ def _checked_form(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...],
     return shape, dtype
 
 
-def _form_in_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"it is of version {version[0]}.{version[1]}, which is not read")
-    shape, _, dtype = _HEADERS[version](file)
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = _HEADERS[version](file)
+    return header
+
+
+def _form_in_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    shape, _, dtype = _read_header(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never loaded. Save numbers or text")
     if any(length < 0 for length in shape):

@@ -117,9 +117,12 @@ def obstacle_to_steps(network: nn.Module, shape: Sequence[int]) -> str | None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """NumPy's products by one thread: shared out, small ones take longer, and wait for the threads of PyTorch."""
-    with threadpool_limits(limits=1, user_api="blas"):
+def undisturbed() -> Iterator[None]:
+    """Around a training: NumPy's products by one thread, and no warning of numbers that are not finite any more.
+
+    Shared out, small products take longer, and wait for the threads of PyTorch. What is not finite shows in the loss.
+    """
+    with threadpool_limits(limits=1, user_api="blas"), np.errstate(all="ignore"):
         yield
 
 
@@ -157,7 +160,9 @@ class _Arithmetic:
 
     def __init__(self, layers: tuple[DenseLayer, ...], optimizer: torch.optim.Optimizer | None = None) -> None:
         self._parameters = [each for layer in layers for each in (layer.linear.weight, layer.linear.bias)]
-        self._activations = [layer.activation for layer in layers]
+        hidden = [layer.activation for layer in layers if layer.activation is not None]
+        self._applied, self._slopes = [*(each.apply for each in hidden), None], [each.slope for each in hidden]
+        self._backwards = range(len(hidden), 0, -1)
         size = sum(each.numel() for each in self._parameters)
         self._values, self._gradient, self._mean, self._square = (torch.zeros(size) for _ in range(4))
         for parameter, part in zip(self._parameters, self._parts(self._values), strict=True):
@@ -175,25 +180,26 @@ class _Arithmetic:
     def differentiate(self, rows: Floats) -> float:
         """The gradient of the mean squared difference, kept; returns the summed one of rows [n, columns]."""
         outputs, ones = self._room_for(len(rows))
-        with np.errstate(all="ignore"):  # what is not finite any more is found in the loss
-            below = rows
-            for (weight, bias), activation, output in zip(self._layers, self._activations, outputs, strict=True):
-                np.dot(below, weight.T, output)
-                np.add(output, bias, output)
-                if activation is not None:
-                    activation.apply(output)
-                below = output
-            change = np.subtract(below, rows, below)
-            loss = float(np.vdot(change, change))
-            np.multiply(change, 2 / change.size, change)
-            for place in reversed(range(len(self._layers))):
-                weight, bias = self._gradients[place]
-                below = outputs[place - 1] if place else rows
-                np.dot(change.T, below, weight)
-                np.dot(ones, change, bias)
-                if place and (activation := self._activations[place - 1]) is not None:
-                    change = np.dot(change, self._layers[place][0])
-                    np.multiply(change, activation.slope(below), change)
+        below = rows
+        for (weight, bias), apply, output in zip(self._layers, self._applied, outputs, strict=True):
+            np.dot(below, weight.T, output)
+            np.add(output, bias, output)
+            if apply is not None:
+                apply(output)
+            below = output
+        change = np.subtract(below, rows, below)
+        loss = float(np.vdot(change, change))
+        np.multiply(change, 2 / change.size, change)
+        for place in self._backwards:
+            weight, bias = self._gradients[place]
+            below = outputs[place - 1]
+            np.dot(change.T, below, weight)
+            np.dot(ones, change, bias)
+            change = np.dot(change, self._layers[place][0])
+            np.multiply(change, self._slopes[place - 1](below), change)
+        weight, bias = self._gradients[0]
+        np.dot(change.T, rows, weight)
+        np.dot(ones, change, bias)
         return loss
 
     def descend(self, rate: float) -> None:

@@ -75,6 +75,26 @@ def test_chunks_are_the_table_piece_by_piece(name: str, tmp_path: Path, monkeypa
     assert [len(chunk) for chunk in in_memory] == [64] * 6 + [16]
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_come_piece_by_piece_in_either_order(save: Any, order: Any, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 3))
+    save(tmp_path / "rows.npz", X=np.asarray(rows, order=order), y=np.arange(1000))
+    pieces = list(read_chunks(tmp_path / "rows.npz", 130))
+    assert [len(piece) for piece in pieces] == [130] * 7 + [90]
+    assert pd.concat(pieces, ignore_index=True).equals(open_table(tmp_path / "rows.npz").frame)
+    assert np.array_equal(np.concatenate([piece[["x1", "x2", "x3"]] for piece in pieces]), rows)
+
+
+def test_an_array_that_is_damaged_far_down_is_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", X=np.zeros((1000, 30)))
+    content = bytearray((tmp_path / "rows.npz").read_bytes())
+    content[200_000] ^= 1
+    (tmp_path / "rows.npz").write_bytes(content)
+    with pytest.raises(DataError, match="Bad CRC"):
+        list(read_chunks(tmp_path / "rows.npz", 100))
+
+
 def test_images_are_no_table(tmp_path: Path) -> None:
     images, rows = tmp_path / "images.npz", tmp_path / "rows.npz"
     np.savez(images, images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros((4, 1), np.int64))

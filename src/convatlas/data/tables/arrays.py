@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.arrays import array_form, array_names, read_array
+from convatlas.data.arrays import array_form, array_names, read_array, read_rows
 from convatlas.data.tables.columns import MOST_COLUMNS, require_names
 from convatlas.errors import DataError, first_of
 
@@ -47,6 +49,17 @@ def read_npz(path: Path) -> DataFrame:
     Raises:
         DataError: there is no such array, or more than one; or it cannot be read.
     """
+    from pandas import DataFrame
+
+    return next(npz_pieces(path, sys.maxsize), DataFrame())
+
+
+def npz_pieces(path: Path, rows_at_once: int) -> Iterator[DataFrame]:
+    """The rows of a ``.npz`` file, no more than so many at a time.
+
+    Raises:
+        DataError: as ``read_npz``.
+    """
     forms = _forms(path)
     matrices = _matrices(forms)
     if len(matrices) != 1:
@@ -56,15 +69,17 @@ def read_npz(path: Path) -> DataFrame:
     if width > MOST_COLUMNS:
         raise DataError(f"{path} has {width:,} columns; up to {MOST_COLUMNS:,} are taken")
     names = _names(path, forms, width)
-    frame = frame_of(read_array(path, matrices[0]), str(path), names)
     beside = [
         key for key, (shape, dtype) in forms.items()
         if key not in (*matrices, *NAMES) and dtype.kind in "biufU" and shape in ((rows,), (rows, 1))
     ]  # fmt: skip
     require_names([*names, *beside], str(path))
-    for key in beside:
-        frame[key] = _native(read_array(path, key).reshape(-1))
-    return frame
+    every = [read_rows(path, key, rows_at_once) for key in (matrices[0], *beside)]
+    for matrix, *columns in zip(*every, strict=True):
+        frame = frame_of(matrix, str(path), names)
+        for key, column in zip(beside, columns, strict=True):
+            frame[key] = _native(column.reshape(-1))
+        yield frame
 
 
 def frame_of(array: Any, where: str, names: tuple[str, ...] | None = None) -> DataFrame:

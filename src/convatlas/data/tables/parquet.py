@@ -47,6 +47,7 @@ _LIMITS: dict[str, Any] = {
     "thrift_string_size_limit": LONGEST_FOOTER,
     "thrift_container_size_limit": 1_000_000,
     "pre_buffer": False,
+    "buffer_size": 2**16,  # of a column; without any, all of a row group's columns are read at once
 }
 
 

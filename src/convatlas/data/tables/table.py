@@ -171,7 +171,10 @@ def _pieces(path: Path, text: Sequence[str], rows: int) -> Iterator[DataFrame]:
         return delimited.read_delimited(path, text)
     if name.endswith(parquet.ENDINGS):
         return parquet.read_parquet(path, rows)
-    return iter([_read(path, text)[0]])
+    if name.endswith(arrays.ENDINGS):
+        path.stat()  # nothing there is said as of any other file
+        return arrays.npz_pieces(path, rows)
+    raise _no_table(path)
 
 
 def _read(path: Path, text: Sequence[str]) -> tuple[DataFrame, str]:
@@ -190,7 +193,11 @@ def _read(path: Path, text: Sequence[str]) -> tuple[DataFrame, str]:
         path.stat()  # nothing there is said as of any other file
         frame = arrays.read_npz(path)
         return frame, _fingerprint(frame)
-    raise DataError(f"{shortened(path)} is no table: give a .csv, .tsv, .csv.gz, .parquet or .npz file")
+    raise _no_table(path)
+
+
+def _no_table(path: Path) -> DataError:
+    return DataError(f"{shortened(path)} is no table: give a .csv, .tsv, .csv.gz, .parquet or .npz file")
 
 
 def _read_delimited(path: Path, text: Sequence[str]) -> tuple[DataFrame, str]:
