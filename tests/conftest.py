@@ -24,6 +24,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 
 
 @pytest.fixture
+def cpu_only() -> None:
+    """For what holds to the bit, or on the device where the test has its own tensors."""
+    from convatlas.training.processes import has_accelerator
+
+    if has_accelerator():
+        pytest.skip("is of training on a CPU; this machine trains on its GPU")
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no report: they take longer than the trainings here."""
     for name in ("convatlas.reports.figures.confusion_figure", "convatlas.reports.figures.save_figure"):

@@ -25,7 +25,7 @@ from test_strange_runs import complaint, edits
 
 KINDS = ["rows", "images"]
 PREDICTED = 150  # edited cards that are asked about a table or an image
-EDITED = 12  # cards, and as many checkpoints, that are used to the end
+EDITED = 6  # cards, and as many checkpoints, that are used to the end
 
 
 def table(rows: int = 120) -> pd.DataFrame:

@@ -195,7 +195,7 @@ def inspect(
 ) -> Inspection:
     """The truth about a network before training: shapes, parameters, cost, receptive field, memory.
 
-    >>> inspect("vgg16").layer("conv5_3").receptive_field.size
+    >>> inspect("vgg16").layer("conv5_3").receptive_field.size  # doctest: +SKIP
     (196, 196)
     >>> inspect(torch.nn.Conv2d(3, 8, 3), (3, 32, 32)).macs
     194400

@@ -158,8 +158,8 @@ def compare_models(
 ) -> Iterator[Comparison]:
     """Networks beside each other, each at its own image size unless one is given; one after another.
 
-    >>> [each.depth for each in compare_models(["vgg16", "resnet18"], batches=None)]
-    [16, 18]
+    >>> [each.depth for each in compare_models(["vgg11_bn_cifar", "resnet20"], batches=None)]
+    [9, 20]
 
     Args:
         names: registered networks.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convatlas.acceleration import Acceleration, Engine, EngineCard, settle, settle_steps
+from convatlas.acceleration import Acceleration, Engine, EngineCard, running, settle, settle_steps
 from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
@@ -194,7 +194,8 @@ def measure_autoencoder_training(
     shown = "rows" if isinstance(network, RowAutoencoder) else "images"
     learner = Learner(copy, Reconstruction(1.0, shown), recipe, card, (recipe.batch_size, *network.input_shape))
     noise = torch.randn(2 * recipe.batch_size, *network.input_shape, generator=torch.Generator().manual_seed(0))
-    step = _timed_steps(learner, Feed.of_rows(noise, noise, recipe).train, watch)
+    with running(card):
+        step = _timed_steps(learner, Feed.of_rows(noise, noise, recipe).train, watch)
     return TrainingTime(step, recipe.batch_size, examples, epochs, card.name, shown=shown)
 
 

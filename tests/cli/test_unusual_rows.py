@@ -177,6 +177,7 @@ def test_the_lowest_rate_that_is_told_can_be_asked_for(convatlas: Command, run: 
     assert convatlas("threshold", run, "--false-alarms", f"{least}%").code == 0
 
 
+@pytest.mark.usefixtures("cpu_only")
 def test_ctrl_c_leaves_a_run_that_ends_as_an_unbroken_one(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_ctrl_c_leaves_a_run_that_ends_as_an_unbroken_one(
         assert (gone_on.path / file).read_bytes() == (whole.path / file).read_bytes()
 
 
+@pytest.mark.usefixtures("cpu_only")
 def test_pytorch_may_take_the_steps(convatlas: Command, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     answer = convatlas("train", "autoencoder_plain", "--data", table, "--epochs", 1, "--engine", "torch", "--out", out)
@@ -281,6 +283,7 @@ def test_a_training_that_goes_on_ends_as_an_unbroken_one(table: Path, tmp_path: 
     assert longer.card.test == whole.card.test
 
 
+@pytest.mark.usefixtures("cpu_only")
 def test_rows_from_python_and_from_other_files_are_the_same_rows(table: Path, tmp_path: Path) -> None:
     numbers = payments()[["amount", "fee", "hours"]]
     np.savez(tmp_path / "rows.npz", X=numbers.to_numpy(), columns=np.array(list(numbers.columns)))

@@ -92,6 +92,7 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
         assert torch.equal(tensor, other[name]), name
 
 
+@pytest.mark.usefixtures("cpu_only")
 def test_the_loop_equals_twenty_lines_of_pytorch(
     dataset: Dataset, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:

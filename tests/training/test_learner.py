@@ -39,6 +39,7 @@ class TwoHeads(nn.Module):
         return self.last(flat), (self.auxiliary(flat),), 0.3
 
 
+@pytest.mark.usefixtures("cpu_only")
 def test_the_loss_of_an_auxiliary_head_counts_as_much_as_the_network_says() -> None:
     torch.manual_seed(0)
     images, labels = torch.randn(6, 1, 2, 2), torch.tensor([0, 1, 1, 0, 1, 1])

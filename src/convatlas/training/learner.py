@@ -64,9 +64,7 @@ class Learner:
         # Only a loss that is scaled needs Accelerate's own steps, which look for packages on disk each time.
         self._is_scaled = self.accelerator.scaler is not None
         self.optimizer = scaling_optimizer if self._is_scaled else self._bare_optimizer
-        # torch.manual_seed also seeds accelerators that are not there, and formats the stack for each of them.
-        is_on_cpu = self.accelerator.device.type == "cpu"
-        self._seed_with = torch.default_generator.manual_seed if is_on_cpu else torch.manual_seed
+        self._trained = [*self.model.parameters()]
 
     @property
     def rank(self) -> int:
@@ -100,7 +98,7 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             return self._whole_steps.step(batch.inputs, rate)
-        self._seed_with(_seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
+        _seed(self.accelerator.device, _seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         made = self.task.objective(self.model(batch.inputs), batch)
@@ -111,7 +109,7 @@ class Learner:
         else:
             objective.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            self.accelerator.clip_grad_norm_(self._trained, self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -292,6 +290,15 @@ def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | No
     if decay is None:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """As torch.manual_seed, which also seeds accelerators that are not there, formatting the stack for each of them."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _seed_of(*key: int) -> int:
