@@ -86,7 +86,7 @@ def test_train_says_what_was_found_and_what_to_do_next(convatlas: Command, tiles
     assert "data:image/png;base64," in page
 
 
-def test_evaluate_tells_kinds_rivals_and_places(convatlas: Command, run: Path, tiles: Path) -> None:
+def test_evaluate_tells_kinds_rivals_and_places(convatlas: Command, run: Path, tiles: Path, tmp_path: Path) -> None:
     answer = convatlas("evaluate", run, "--json", "--prevalence", "5%")
     assert answer.code == 0, answer.err
     record = json.loads(answer.out)
@@ -103,7 +103,13 @@ def test_evaluate_tells_kinds_rivals_and_places(convatlas: Command, run: Path, t
     assert "images with a mask" in " ".join(told.split())
     assert all(len(line) <= 80 for line in told.splitlines() if not line.startswith("record"))
     other = json.loads(convatlas("evaluate", run, "--data", tiles, "--json").out)
-    assert other["remarks"] == ["these are the images it was trained on, so the figures flatter"]
+    assert "judged are the test images" in other["remarks"][0]
+    assert other["n"] == 50
+    shutil.copytree(tiles, tmp_path / "others")
+    next((tmp_path / "others" / "test" / "good").iterdir()).unlink()
+    other = json.loads(convatlas("evaluate", run, "--data", tmp_path / "others", "--json").out)
+    assert other["remarks"] == []
+    assert other["n"] == 49
 
 
 def test_predict_marks_where_an_image_is_unusual(convatlas: Command, run: Path, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def assess_image_autoencoder(
 ) -> AnomalyReport:
     """Judge a run by its test images, or by those of ``data``; keep the record in ``evaluations/``.
 
-    A look at the run's own test images is counted on its card.
+    A look at the run's own test images is counted on its card; so is one at ``data`` that are the set it was trained
+    on, of which no other images are judged.
 
     Args:
         run: of an autoencoder of images.
@@ -61,10 +62,8 @@ def assess_image_autoencoder(
         DataError: ``data`` cannot be read, or has not the normal class.
     """
     if data is not None:
-        return _assess_other(run, data, prevalence)
-    prepared = prepared_images_for(run)
-    record = _judged_own(run, prepared, prevalence, told)
-    return kept(run, f"{prepared.name} test", record, is_own_test=True)
+        return _assess_other(run, data, prevalence, told)
+    return _assess_own(run, prepared_images_for(run), prevalence, told)
 
 
 def judge_test_images(run: ImageAutoencoderRun, prepared: PreparedImages) -> dict[str, Any]:
@@ -146,7 +145,18 @@ def write_image_report(
     files.write_text(run.path / "report.html", render_run(cast(Any, record)))
 
 
-def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None) -> AnomalyReport:
+def _assess_own(
+    run: ImageAutoencoderRun,
+    prepared: PreparedImages,
+    prevalence: float | None,
+    told: Told | None,
+    remarks: tuple[str, ...] = (),
+) -> AnomalyReport:
+    record = _judged_own(run, prepared, prevalence, told)
+    return kept(run, f"{prepared.name} test", record, remarks, is_own_test=True)
+
+
+def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None, told: Told | None) -> AnomalyReport:
     card = run.card
     source = open_source(data)
     if card.data.normal not in source.classes:
@@ -156,11 +166,11 @@ def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None)
         )
     preprocessing = card.preprocessing
     fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
+    if fingerprint == card.data.fingerprint:
+        own = "these are the images it was trained on: judged are the test images, which it has not seen"
+        return _assess_own(run, prepared_images_for(run, data), prevalence, told, (own,))
     record = _judged(run, images, source.classes, prevalence, lambda place: f"image {place + 1:,}")
-    remarks = ["these are the images it was trained on, so the figures flatter"] * (
-        fingerprint == card.data.fingerprint
-    )
-    return kept(run, f"{source.name} {fingerprint[:4]}", record, tuple(remarks))
+    return kept(run, f"{source.name} {fingerprint[:4]}", record)
 
 
 def _judged_own(
