@@ -23,7 +23,7 @@ from convatlas.models import RowAutoencoder, create_autoencoder, outline_autoenc
 from convatlas.models.settings import Setting
 from convatlas.tasks.reconstruct.explanation import column_errors
 from convatlas.tasks.reconstruct.task import Reconstruction, errors
-from convatlas.tasks.reconstruct.thresholds import p_values, parse_rate, rows_needed, threshold_at
+from convatlas.tasks.reconstruct.thresholds import CONFIDENCE, p_values, parse_rate, rows_needed, threshold_at
 from convatlas.tensors import read_tensors
 from convatlas.training.checkpoint import BEST_WEIGHTS
 from convatlas.training.feed import Feed
@@ -75,7 +75,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         *,
         settings: Mapping[str, Setting] | None = None,
         false_alarms: float | str = 0.01,
-        confidence: float = 0.95,
+        confidence: float = CONFIDENCE,
         scaling: Scaling = "standard",
         epochs: int = 50,
         batch_size: int = 64,

@@ -11,7 +11,7 @@ from convatlas.cli.text import UNBROKEN, Row, aligned, labelled, print_lines
 from convatlas.errors import shortened
 from convatlas.reports.standings import AT_STATED_PREVALENCE, AVERAGE_PRECISION, broken_promise, contenders, verdicts
 from convatlas.reports.wording import grouped, printable, rate, times
-from convatlas.tasks.reconstruct.thresholds import rounded_up, rows_needed, smallest_rate
+from convatlas.tasks.reconstruct.thresholds import CONFIDENCE, rounded_up, rows_needed, smallest_rate
 
 WIDTH = 80
 COLUMNS_SHOWN = 5  # of those that matter
@@ -140,7 +140,7 @@ def print_threshold(
         examples: what they are, if not rows.
     """
     console = _console()
-    confidence = card["confidence"] if card is not None else 0.95
+    confidence = card["confidence"] if card is not None else CONFIDENCE
     if card is None:
         print_lines(console, f"no threshold is set: there are no alarms, and {examples} are only ranked", style="bold")
     else:

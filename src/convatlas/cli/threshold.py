@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-USUAL_CONFIDENCE = 0.95
-
 
 def threshold(
     run: Annotated[str, typer.Argument(help="A run of an autoencoder: its directory, or its name under runs/.")],
@@ -31,6 +29,7 @@ def threshold(
     from convatlas.cli.anomalies import print_threshold
     from convatlas.errors import RunError
     from convatlas.runs import AnomalyRun, Run
+    from convatlas.tasks.reconstruct.thresholds import CONFIDENCE
 
     opened = Run.open(run)
     if not isinstance(opened, AnomalyRun):
@@ -39,7 +38,7 @@ def threshold(
     if rate is None and confidence is not None and opened.card.threshold is not None:
         rate = opened.card.threshold.rate
     if rate is not None:
-        opened.set_threshold(rate, confidence if confidence is not None else USUAL_CONFIDENCE)
+        opened.set_threshold(rate, confidence if confidence is not None else CONFIDENCE)
     calibrated = len(opened.calibration().scores)
     card = opened.card.threshold.model_dump() if opened.card.threshold else None
     print_threshold(card, calibrated, rows_a_day, opened.examples)

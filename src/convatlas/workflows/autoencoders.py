@@ -8,12 +8,11 @@ from typing import Any
 from convatlas.errors import DataError
 from convatlas.models import AutoencoderEntry, ImageAutoencoderEntry
 from convatlas.runs.cards import AnomalyCard
-from convatlas.tasks.reconstruct.thresholds import rows_needed
+from convatlas.tasks.reconstruct.thresholds import CONFIDENCE, rows_needed
 from convatlas.training.processes import is_main
 from convatlas.training.progress import Watch
 
 USUAL_RATES = (0.01, 0.05, 0.1)  # of false alarms: the first that can be promised, where none is asked for
-CONFIDENCE = 0.95
 
 
 def split_settings(

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from convatlas.errors import DataError, shortened
 
+CONFIDENCE = 0.95  # where nobody asks for another
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -27,7 +29,7 @@ class Threshold:
     calibration_rows: int
 
 
-def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95, *, of: str = "rows") -> Threshold:
+def threshold_at(scores: ArrayLike, rate: float, confidence: float = CONFIDENCE, *, of: str = "rows") -> Threshold:
     """The lowest threshold that keeps the share of false alarms below ``rate``, from scores [n] of held-out normals.
 
     >>> threshold_at(np.arange(1000.0), rate=0.01)
@@ -60,7 +62,7 @@ def threshold_at(scores: ArrayLike, rate: float, confidence: float = 0.95, *, of
     return Threshold(float(ordered[n - 1 - above]), rate, confidence, n)
 
 
-def rows_needed(rate: float, confidence: float = 0.95) -> int:
+def rows_needed(rate: float, confidence: float = CONFIDENCE) -> int:
     """How many calibration rows a threshold takes: so many that the highest of their scores is one.
 
     >>> rows_needed(0.01), rows_needed(0.001), rows_needed(0.0001)
@@ -75,7 +77,7 @@ def rows_needed(rate: float, confidence: float = 0.95) -> int:
     return max(1, math.ceil(math.log1p(-confidence) / math.log1p(-rate) * (1 - rounding)))
 
 
-def smallest_rate(rows: int, confidence: float = 0.95) -> float:
+def smallest_rate(rows: int, confidence: float = CONFIDENCE) -> float:
     """The smallest rate of false alarms that so many calibration rows can promise; 1 where there are none.
 
     >>> round(smallest_rate(299), 4)
@@ -133,7 +135,7 @@ def benjamini_hochberg(p: ArrayLike, rate: float) -> NDArray[np.bool_]:
     return np.asarray(values <= limit, dtype=np.bool_)
 
 
-def exact_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def exact_interval(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The interval of a share of which k of n were seen; it is never too narrow, however rare what is counted.
 
     >>> [round(bound, 4) for bound in exact_interval(2, 1000)]
