@@ -50,6 +50,8 @@ def train(  # noqa: PLR0913, what a person may want to say
     strict: bool | None = None,
     engine: Engine | None = None,
     memory: str | int | None = None,
+    weights: str | Path | None = None,
+    partial_weights: bool = False,
     watch: Watch | None = None,
     **settings: Any,
 ) -> Run:
@@ -78,6 +80,9 @@ def train(  # noqa: PLR0913, what a person may want to say
         strict: refuse damaged images instead of leaving them out.
         engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
         memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
+        weights: what a classifier starts from: "imagenet", a file of torchvision, timm or Keras, or a run. Images
+            are then prepared as the weights expect, and the recipe is ``transfer`` unless another is named.
+        partial_weights: accept weights that have less than half of the network's parameters.
         watch: follows the training; a live display when left out.
         **settings: changes to the recipe, such as ``epochs=5``, ``time_budget=600`` (seconds) or ``seed=1``, and to the
             network, such as ``contraction=1e-4``.
@@ -92,7 +97,8 @@ def train(  # noqa: PLR0913, what a person may want to say
     place = _place(out)
     with closing(watch or RichWatch()) as watching:
         if isinstance(entry, AutoencoderEntry):
-            _refuse_for(entry, "trained on rows", image_size=image_size, strict=strict, memory=memory)
+            refused = {"image_size": image_size, "strict": strict, "memory": memory, "weights": weights}
+            _refuse_for(entry, "trained on rows", **refused)
             return train_autoencoder(
                 entry,
                 data,
@@ -107,7 +113,14 @@ def train(  # noqa: PLR0913, what a person may want to say
                 watch=watching,
             )
         if isinstance(entry, ImageAutoencoderEntry):
-            refused = {"label": label, "time": time, "strict": strict, "engine": engine, "memory": memory}
+            refused = {
+                "label": label,
+                "time": time,
+                "strict": strict,
+                "engine": engine,
+                "memory": memory,
+                "weights": weights,
+            }
             _refuse_for(entry, "trained on good images", **refused)
             return train_image_autoencoder(
                 entry,
@@ -131,6 +144,8 @@ def train(  # noqa: PLR0913, what a person may want to say
             strict=bool(strict),
             engine=engine or "auto",
             memory=memory,
+            weights=weights,
+            partial_weights=partial_weights,
             watch=watching,
         )
 

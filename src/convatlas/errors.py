@@ -45,6 +45,10 @@ class InspectionError(ConvatlasError):
     """A module that cannot be inspected, or of which what is asked is not known."""
 
 
+class WeightsError(ConvatlasError):
+    """A file of weights that cannot be read, or is not of this network."""
+
+
 class StorageError(ConvatlasError):
     """The disk refused a write; what was there before is untouched."""
 

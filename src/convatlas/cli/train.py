@@ -54,6 +54,26 @@ def train(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Start from weights: imagenet, a .pth, .safetensors or .h5 file, a run."),
+    ] = None,
+    partial_weights: Annotated[
+        bool, typer.Option("--partial-weights", help="Accept weights that have less than half of the network.")
+    ] = False,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="none|features|until:LAYER", help="Layers that keep the weights they start with."),
+    ] = None,
+    head_rate: Annotated[
+        str | None, typer.Option(metavar="20x", help="The output layer's learning rate, times the others'.")
+    ] = None,
+    layer_rates: Annotated[
+        float | None, typer.Option(help="The first layer's learning rate as a share of the last's: 0.3.")
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Rare classes count as much in the loss as frequent ones.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
 ) -> int:
     """Train a classifier on images or an autoencoder on rows; leaves a run to evaluate and predict with."""
@@ -74,6 +94,12 @@ def train(
             seed=seed,
             strict=strict or None,
             memory=memory,
+            weights=weights,
+            partial_weights=partial_weights or None,
+            freeze=freeze,
+            head_rate=head_rate,
+            layer_rates=layer_rates,
+            balance=balance or None,
         )
     elif model is None or data is None:
         raise ConvatlasError(
@@ -107,8 +133,19 @@ def train(
             strict=strict or None,
             engine=asked,
             memory=memory,
+            weights=weights,
+            partial_weights=partial_weights,
             watch=watch,
-            **parse_settings(settings or []) | _given(epochs=epochs, time_budget=budget, seed=seed),
+            **parse_settings(settings or [])
+            | _given(
+                epochs=epochs,
+                time_budget=budget,
+                seed=seed,
+                freeze=freeze,
+                head_rate=_times(head_rate),
+                layer_rates=layer_rates,
+                class_weights="balanced" if balance else None,
+            ),
         )
     return print_run_summary(run) if is_main() else 0
 
@@ -126,6 +163,18 @@ def _refuse_with_resume(**options: object) -> None:
 
 def _given(**values: object) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _times(text: str | None) -> float | None:
+    """How many times: 20x or 20."""
+    from convatlas.errors import ConvatlasError
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ConvatlasError(f"--head-rate takes a number of times such as 20x; received {text!r}")
+    return float(match[1])
 
 
 def _seconds(text: str) -> float:

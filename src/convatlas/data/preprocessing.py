@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from convatlas.data.dataset import ImageArray
 
-Normalization = Literal["standardize", "unit", "imagenet", "caffe", "mean"]
+Normalization = Literal["standardize", "unit", "symmetric", "imagenet", "caffe", "mean"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of pixels in 0..1, red, green, blue
@@ -67,6 +67,7 @@ class Preprocessing(BaseModel):
 
         - ``standardize``: mean 0 and standard deviation 1 for each channel of the training images
         - ``unit``: 0..1
+        - ``symmetric``: -1..1, as the weights of Inception and EfficientNet-Lite expect
         - ``imagenet``: 0..1, then ImageNet's mean and standard deviation, as torchvision's weights expect
         - ``caffe``: blue, green, red minus 103.939, 116.779, 123.680, as the published VGG weights expect
         - ``mean``: red, green, blue minus 123.680, 116.779, 103.939
@@ -85,6 +86,10 @@ class Preprocessing(BaseModel):
             )
         scale, mean, std, order = _constants(normalization, train)
         return cls(channels=channels, resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=order)
+
+    def shown_to(self, train: ImageArray, *, crop: int) -> Preprocessing:
+        """The same numbers for images of another size, for weights that were trained with them."""
+        return Preprocessing.model_validate(self.model_dump() | {"resize": train.image_shape[0], "crop": crop})
 
     @property
     def evaluation_batch(self) -> int:
@@ -179,6 +184,8 @@ def _constants(
             return 1 / 255, mean, tuple(value or 1.0 for value in std), "RGB"  # a constant channel stays constant
         case "unit":
             return 1 / 255, (0.0,) * channels, (1.0,) * channels, "RGB"
+        case "symmetric":
+            return 1 / 127.5, (1.0,) * channels, (1.0,) * channels, "RGB"
         case "imagenet":
             return 1 / 255, IMAGENET_MEAN, IMAGENET_STD, "RGB"
         case "caffe":

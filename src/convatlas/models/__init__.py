@@ -10,6 +10,7 @@ from convatlas.models import (  # noqa: I001  (oldest first: the order they are 
     resnet,  # noqa: F401
     densenet,  # noqa: F401
     mobilenet,  # noqa: F401
+    efficientnet,  # noqa: F401
     cnn5,  # noqa: F401
     autoencoders,  # noqa: F401
     image_autoencoders,  # noqa: F401

@@ -67,6 +67,9 @@ class Classifier(nn.Module):
     output_names: tuple[str, ...]
     """Paths of the layers that depend on the number of classes: the last one, and those of auxiliary heads."""
 
+    registered_as: str | None = None
+    """The name that ``create_model`` made it by; None where it was built by hand."""
+
     auxiliary_heads: tuple[str, ...] = ()
     """Names of the modules that only help in training: then ``forward`` returns a ``TrainingOutput``."""
 

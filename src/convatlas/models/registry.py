@@ -366,7 +366,9 @@ def outline_model(
     _check_positive(name, "num_classes", classes)
     _check_positive(name, "in_channels", channels)
     with torch.device("meta"):
-        return entry.build(num_classes=classes, in_channels=channels, image_size=size)
+        model = entry.build(num_classes=classes, in_channels=channels, image_size=size)
+    model.registered_as = name
+    return model
 
 
 def create_autoencoder(

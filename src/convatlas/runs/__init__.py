@@ -14,6 +14,7 @@ from convatlas.runs.cards import (
     ReconstructionCard,
     TableCard,
     ThresholdCard,
+    WeightsCard,
 )
 from convatlas.runs.classifier import ClassifierRun
 from convatlas.runs.environment import describe_environment, timestamp
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "TableCard",
     "ThresholdCard",
+    "WeightsCard",
     "describe_environment",
     "list_runs",
     "refuse_taken",

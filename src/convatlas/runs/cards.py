@@ -79,6 +79,18 @@ class ModelCard(BaseModel):
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
+class WeightsCard(BaseModel):
+    """Which weights a training started from, and how much of the network they were."""
+
+    model_config = STRICT
+
+    source: Name
+    sha256: Name
+    how: Name
+    loaded: Count
+    total: Count
+
+
 class DataCard(BaseModel):
     """Which images: where they came from, a hash of their content, and how they were split.
 
@@ -122,6 +134,7 @@ class ClassificationCard(Card):
     classes: tuple[Name, ...]
     preprocessing: Preprocessing
     data: DataCard
+    weights: WeightsCard | None = None  # that the training started from; None: fresh ones
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

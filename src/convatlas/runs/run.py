@@ -91,6 +91,11 @@ class Run:
         """
         raise NotImplementedError
 
+    @property
+    def weights_path(self) -> Path:
+        """The file of the best weights, which may not be there yet."""
+        return self.path / WEIGHTS
+
     def update(self, **changes: Any) -> None:
         """Change fields of the card and write it, atomically; what another process has changed since stays changed."""
         if (self.path / CARD).exists():
@@ -131,7 +136,7 @@ class Run:
         """
         from convatlas.tensors import matched, read_tensors
 
-        weights = self.path / WEIGHTS
+        weights = self.weights_path
         try:
             outline.load_state_dict(matched(read_tensors(weights), outline.state_dict()), assign=True)
         except FileNotFoundError as error:

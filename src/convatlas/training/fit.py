@@ -22,6 +22,7 @@ from convatlas.training.evaluate import judged
 from convatlas.training.feed import Feed
 from convatlas.training.history import HistoryRow, TensorBoardLog, write_csv
 from convatlas.training.interrupt import StopRequest, stop_on_signal
+from convatlas.training.layer_rates import EVERY_LAYER, LayerRates
 from convatlas.training.learner import AGREE_EVERY, Learner
 from convatlas.training.plan import Plan
 from convatlas.training.progress import REDRAW_EVERY, Silent, StepReport, Watch
@@ -40,7 +41,7 @@ class Outcome:
     interrupted: bool
 
 
-def fit(
+def fit(  # noqa: PLR0913, what a training is made of
     model: nn.Module,
     task: Task,
     feed: Feed,
@@ -48,6 +49,7 @@ def fit(
     directory: Path,
     *,
     engine: EngineCard | None = None,
+    rates: LayerRates = EVERY_LAYER,
     resume: bool = False,
     watch: Watch | None = None,
 ) -> Outcome:
@@ -60,7 +62,7 @@ def fit(
     0.985
 
     ``engine`` is what runs the network, PyTorch when left out. A training that is resumed ends with the weights of one
-    that never stopped if it is given the same one.
+    that never stopped if it is given the same one. ``rates`` says which layers do not learn, or not at the same rate.
 
     Writes ``model.safetensors`` (best by what the task says of the validation), the checkpoint, ``history.csv`` and
     ``tensorboard/``. The caller's random state is left as it was.
@@ -73,7 +75,7 @@ def fit(
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=gpus), stop_on_signal() as stop, running(engine or EngineCard()):
-        learner = Learner(model, task, recipe, engine or EngineCard(), feed.train.shape)
+        learner = Learner(model, task, recipe, engine or EngineCard(), feed.train.shape, rates)
         training = _Training(learner, feed, directory, watch or Silent())
         return training.run(stop, resume=resume)
 
@@ -108,7 +110,7 @@ class _Training:
         self, state: TrainingState, stop: StopRequest, began: tuple[float, float]
     ) -> bool:
         """Take steps until the epoch ends or a validation, a checkpoint or a stop is due; returns whether to stop."""
-        self.learner.model.train()
+        self.learner.begin_epoch()
         sums = self.learner.sums(state.tally)
         clock, before, shown = _Clock(state.seconds), state.tally.seconds, 0.0
         stopping = False
@@ -172,7 +174,7 @@ class _Training:
             epoch=round(self.plan.epochs_done(state), 4),
             step=state.total_steps,
             seconds=round(state.seconds, 2),
-            learning_rate=float(self.learner.optimizer.param_groups[0]["lr"]),
+            learning_rate=self.learner.last_rate,
             train={name: total / state.tally.images for name, total in state.tally.sums.items()},
             validation=dict(evaluation.figures),
             images_per_second=round(state.tally.images / state.tally.seconds, 1),

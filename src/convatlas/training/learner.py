@@ -21,9 +21,10 @@ from convatlas.tasks.contract import Batch, Task
 from convatlas.tensors import matched, write_tensors
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import Tally, TrainingState
+from convatlas.training.layer_rates import EVERY_LAYER, LayerRates
 from convatlas.training.optimizers import build_optimizer
 from convatlas.training.processes import has_accelerator, processes
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipe import ClassificationRecipe, Recipe
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 DROPOUT = 3  # its stream of random numbers; order and augmentation have streams 1 and 2
@@ -43,10 +44,17 @@ class Learner:
         recipe: how it is trained.
         engine: what runs it.
         shape: of a process's share of a batch, [N, ...].
+        rates: how fast each layer learns, where they do not all learn alike.
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, recipe: Recipe, engine: EngineCard, shape: tuple[int, ...]
+        self,
+        model: nn.Module,
+        task: Task,
+        recipe: Recipe,
+        engine: EngineCard,
+        shape: tuple[int, ...],
+        rates: LayerRates = EVERY_LAYER,
     ) -> None:
         self.task = task
         self.recipe = recipe
@@ -54,9 +62,11 @@ class Learner:
         self.accelerator = _accelerator(recipe.precision)
         _refuse_sharding(self.accelerator)
         _refuse_tiny_batches(model, recipe.batch_size, self.world)
+        self.rates = rates
+        rates.freeze(model)
         self.bare_model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = _moving_average(self.bare_model, recipe.ema_decay)
-        self._bare_optimizer = build_optimizer(self.bare_model, recipe)
+        self._bare_optimizer = build_optimizer(self.bare_model, recipe, rates)
         fast = as_recorded(engine, self.bare_model, shape)
         self.judging_model = as_recorded(engine, self.average.module, shape) if self.average is not None else fast
         runnable = torch.compile(self.bare_model) if recipe.compile else fast
@@ -64,7 +74,7 @@ class Learner:
         # Only a loss that is scaled needs Accelerate's own steps, which look for packages on disk each time.
         self._is_scaled = self.accelerator.scaler is not None
         self.optimizer = scaling_optimizer if self._is_scaled else self._bare_optimizer
-        self._trained = [*self.model.parameters()]
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @property
     def rank(self) -> int:
@@ -89,18 +99,28 @@ class Learner:
         """
         return self.average.module if self.average is not None else self.bare_model
 
+    @property
+    def last_rate(self) -> float:
+        """The learning rate of the last step, for layers that learn at it."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["factor"])
+
+    def begin_epoch(self) -> None:
+        """Bring the network into training mode, but for the layers that do not learn."""
+        self.model.train()
+        if self.rates.changes_training:
+            self.rates.hold(self.bare_model)
+
     def step(self, batch: Batch, rate: float, epoch: int, step: int) -> Tensor:
         """One optimiser step; returns this process's sums over the batch, one of each of the task's columns.
 
         They are to be added before the next step, which may write over them.
         """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
         if self._whole_steps is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             return self._whole_steps.step(batch.inputs, rate)
         _seed(self.accelerator.device, _seed_of(DROPOUT, self.recipe.seed, epoch, step, self.rank))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         made = self.task.objective(self.model(batch.inputs), batch)
         # Processes average their gradients: dividing by the global batch makes that the gradient of the global mean.
         objective = made.objective / batch.global_size * self.world
@@ -227,6 +247,8 @@ def needs_torch(recipe: Recipe) -> str | None:
         return "the recipe asks for torch.compile"
     if recipe.precision not in ("auto", "float32"):
         return f"the recipe asks for {recipe.precision}"
+    if isinstance(recipe, ClassificationRecipe) and (recipe.freeze != "none" or recipe.freeze_batch_norm):
+        return "layers are frozen"
     return None
 
 

@@ -42,6 +42,9 @@ class Watch(Protocol):
     def engine(self, acceleration: Acceleration) -> None:
         """Hear what will run the network, before the first step."""
 
+    def weights(self, lines: Sequence[str]) -> None:
+        """Hear what became of the weights that the training starts from."""
+
     def task(self, task: Task) -> None:
         """Hear what is learnt, before the first step."""
 
@@ -65,6 +68,9 @@ class Silent:
         """Ignore."""
 
     def engine(self, acceleration: Acceleration) -> None:
+        """Ignore."""
+
+    def weights(self, lines: Sequence[str]) -> None:
         """Ignore."""
 
     def task(self, task: Task) -> None:
@@ -109,6 +115,12 @@ class RichWatch:
         progress, _ = self._bar()
         text = acceleration.explained() if self._explain else f"engine  {acceleration}"
         progress.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def weights(self, lines: Sequence[str]) -> None:
+        """Print what was loaded and what not."""
+        progress, _ = self._bar()
+        for line in lines:
+            progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def task(self, task: Task) -> None:
         """Remember which figures there will be, and of what."""

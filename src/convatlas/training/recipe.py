@@ -125,12 +125,24 @@ class ClassificationRecipe(Recipe):
     label_smoothing: Share = 0.0
     normalization: Normalization = "standardize"
     augmentation: tuple[Augmentation, ...] = ()
+    freeze: str = "none"  # layers that do not learn: "none", "features" (all but the output), "until:TAP"
+    freeze_batch_norm: bool = False  # batch normalisation keeps the statistics it came with, where it learns too
+    head_rate: Positive = 1.0  # times the learning rate, for the output layer
+    layer_rates: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the first layer, as a share of the last before the head
+    head_start: Literal["random", "probe"] = "random"  # probe: fitted to the training images before the first step
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count as much as frequent ones
     memory_efficient: bool = False  # compute some of a DenseNet's maps twice instead of keeping them
 
     @model_validator(mode="after")
     def _loss_fits(self) -> Self:
         if self.label_smoothing and self.loss != "cross_entropy":
             raise ValueError("label_smoothing goes with loss = 'cross_entropy'")
+        if self.class_weights != "none" and self.loss != "cross_entropy":
+            raise ValueError("class_weights go with loss = 'cross_entropy'")
+        if self.freeze not in ("none", "features") and not self.freeze.removeprefix("until:").strip():
+            raise ValueError("freeze names no layer after until:")
+        if self.freeze not in ("none", "features") and not self.freeze.startswith("until:"):
+            raise ValueError(f"freeze is none, features or until:TAP; received {self.freeze!r}")
         return self
 
 

@@ -18,6 +18,7 @@ from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
 from convatlas.training.feed import Feed
 from convatlas.training.fit import fit
+from convatlas.training.layer_rates import EVERY_LAYER, LayerRates
 from convatlas.training.processes import is_main, made_by_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Kind, Recipe, parse_recipe
@@ -27,7 +28,7 @@ Network = TypeVar("Network", bound=nn.Module)
 SKIPPED_NAMES_SHOWN = 5
 
 
-def attempt(
+def attempt(  # noqa: PLR0913, what a training is made of
     run: Run,
     network: nn.Module,
     task: Task,
@@ -36,6 +37,7 @@ def attempt(
     watch: Watch,
     *,
     resume: bool,
+    rates: LayerRates = EVERY_LAYER,
     conclude: Callable[[TrainingState], None],
 ) -> None:
     """Train, and say on the card how that went; ``conclude`` is what the first process does with a finished training.
@@ -46,7 +48,9 @@ def attempt(
     with run.being_written() if is_main() else nullcontext():
         update(run, status="training", recipe=recipe.model_dump(mode="json"))
         try:
-            outcome = fit(network, task, feed, recipe, run.path, engine=run.card.engine, resume=resume, watch=watch)
+            outcome = fit(
+                network, task, feed, recipe, run.path, engine=run.card.engine, rates=rates, resume=resume, watch=watch
+            )
         except TrainingError:
             update(run, status="failed")
             raise

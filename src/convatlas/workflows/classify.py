@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from convatlas.acceleration import Engine, EngineCard, settle
 from convatlas.assessment.classifier import dataset_of, test_once, write_report
@@ -22,6 +25,7 @@ from convatlas.runs import (
     ClassifierRun,
     DataCard,
     ModelCard,
+    WeightsCard,
     describe_environment,
     refuse_taken,
     timestamp,
@@ -34,6 +38,8 @@ from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ClassificationRecipe, Recipe, default_recipe, recipe_for
+from convatlas.transfer.rates import layer_rates
+from convatlas.weights import LoadReport, Weights, load_weights, open_weights
 from convatlas.workflows.attempt import (
     as_the_recipe_starts,
     attempt,
@@ -42,6 +48,8 @@ from convatlas.workflows.attempt import (
     skipped_finding,
     update,
 )
+
+TRANSFER = "transfer"  # the recipe for weights that somebody has trained
 
 
 def train_classifier(  # noqa: PLR0913, what a person may want to say
@@ -55,17 +63,26 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     strict: bool,
     engine: Engine,
     memory: str | int | None,
+    weights: str | Path | None,
+    partial_weights: bool,
     watch: Watch,
 ) -> ClassifierRun:
     """Train a registered network on images; arguments and errors as of ``convatlas.train``."""
     limit = _memory_limit(memory)
+    start = open_weights(weights, entry.name) if weights is not None else None
     source = open_source(data)
-    chosen = _choose_recipe(entry, source, recipe).updated(**settings)
+    chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
     geometry = choose_geometry(source, native_size=entry.image_size, image_size=image_size)
+    if start is not None and start.in_channels is not None:
+        geometry = replace(geometry, channels=start.in_channels)
     model_card = ModelCard(
         name=entry.name, num_classes=len(source.classes), in_channels=geometry.channels, image_size=geometry.crop
     )
     network = _fresh_network(model_card, chosen)  # before the images: a size it cannot take is an error at once
+    loaded = load_weights(network, start, partial=partial_weights) if start is not None else None
+    if loaded is not None and is_main():
+        watch.weights(loaded.lines())
+    layer_rates(network, chosen)  # a layer that it has not is an error at once
     if out is not None and is_main():
         refuse_taken(out)
     with main_process_first():
@@ -77,7 +94,8 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
             strict=strict,
             watch=watch.decoding if is_main() else None,
         )
-    preprocessing = Preprocessing.named(chosen.normalization, dataset.train, crop=geometry.crop)
+    preprocessing = _preprocessing(start, chosen, dataset, crop=geometry.crop, asked="normalization" in settings)
+    _start_head(network, chosen, dataset, preprocessing, watch)
     most_settling = chosen.batch_size
     if limit is not None:
         from convatlas.memory_budget import SETTLING_IMAGES, fit_recipe
@@ -101,6 +119,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
         data=_data_card(dataset),
         engine=_engine(network, (min(images, most_settling), *of_an_image), chosen, watch, asked=engine),
         environment=describe_environment(),
+        weights=_weights_card(start, loaded),
     )
     path = made_by_main(lambda: ClassifierRun.create(card, out).path)
     return _fit(ClassifierRun(path, card), network, dataset, feed, chosen, watch, resume=False)
@@ -150,8 +169,11 @@ def _fit(
         _after_training()
         write_report(run, state.history, test=test_once(run, dataset))
 
-    task = Classification(dataset.classes, recipe.loss, recipe.label_smoothing)
-    attempt(run, network, task, feed, recipe, watch, resume=resume, conclude=conclude)
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    balance = tuple(map(int, counts)) if recipe.class_weights == "balanced" else None
+    task = Classification(dataset.classes, recipe.loss, recipe.label_smoothing, balance)
+    rates = layer_rates(network, recipe)
+    attempt(run, network, task, feed, recipe, watch, resume=resume, rates=rates, conclude=conclude)
     return run
 
 
@@ -206,10 +228,52 @@ def _after_training() -> None:
     give_back_freed_memory()
 
 
-def _choose_recipe(entry: ModelEntry, source: Source, recipe: str | Path | Recipe | None) -> ClassificationRecipe:
+def _choose_recipe(
+    entry: ModelEntry, source: Source, recipe: str | Path | Recipe | None, start: Weights | None
+) -> ClassificationRecipe:
+    """What is asked for, else the network's own, or that for weights which somebody has trained; their pixels too."""
     if recipe is not None:
-        return recipe_for(recipe, ClassificationRecipe)
-    return default_recipe(entry.recipe, mirror=source.mirror)
+        chosen = recipe_for(recipe, ClassificationRecipe)
+    else:
+        chosen = default_recipe(TRANSFER if start is not None else entry.recipe, mirror=source.mirror)
+    return chosen if start is None else chosen.updated(normalization=start.normalization)
+
+
+def _preprocessing(
+    start: Weights | None, recipe: ClassificationRecipe, dataset: Dataset, *, crop: int, asked: bool
+) -> Preprocessing:
+    """As the recipe says; with the very numbers of the run whose weights are started from, unless others are asked."""
+    if start is not None and start.preprocessing is not None and not asked:
+        return start.preprocessing.shown_to(dataset.train, crop=crop)
+    return Preprocessing.named(recipe.normalization, dataset.train, crop=crop)
+
+
+def _start_head(
+    network: Classifier, recipe: ClassificationRecipe, dataset: Dataset, preprocessing: Preprocessing, watch: Watch
+) -> None:
+    """A head that is fitted to the features before the first step does not tear at them while it learns.
+
+    Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features", arXiv 2202.10054.
+    """
+    if recipe.head_start != "probe":
+        return
+    from convatlas.transfer.features import features_of
+    from convatlas.transfer.probe import fit_probe, put_into_head
+
+    features = features_of(network, dataset.train, preprocessing)
+    balanced = recipe.class_weights == "balanced"
+    probe = fit_probe(features, dataset.train.labels, len(dataset.classes), balanced=balanced)
+    right = (probe.predict(features_of(network, dataset.validation, preprocessing)) == dataset.validation.labels).mean()
+    put_into_head(network, probe)
+    watch.weights(
+        [f"probe    a linear head on its features: validation accuracy {right:.1%}, and training starts there"]
+    )
+
+
+def _weights_card(start: Weights | None, loaded: LoadReport | None) -> WeightsCard | None:
+    if start is None or loaded is None:
+        return None
+    return WeightsCard(source=start.name, sha256=start.sha256, how=loaded.how, loaded=loaded.loaded, total=loaded.total)
 
 
 def _fresh_network(card: ModelCard, recipe: ClassificationRecipe) -> Classifier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Self
 
 import torch
@@ -42,6 +43,7 @@ class Classification:
     classes: tuple[str, ...]
     loss: Loss = "cross_entropy"
     label_smoothing: float = 0.0
+    counts: tuple[int, ...] | None = None  # images of each class: each class then counts alike in the loss
 
     columns = (Column("loss"), Column("accuracy", is_share=True))
     examples = "images"
@@ -109,7 +111,18 @@ class Classification:
         if self.loss == "mse":
             targets = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
             return functional.mse_loss(logits, targets, reduction="none").mean(dim=1).sum()
-        return functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.label_smoothing)
+        weight = _balancing(self.counts, logits.device) if self.counts is not None else None
+        return functional.cross_entropy(
+            logits.float(), labels, weight, reduction="sum", label_smoothing=self.label_smoothing
+        )
+
+
+@cache
+def _balancing(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """A weight for each class, so that all classes weigh alike and images weigh 1 in the mean."""
+    numbers = torch.tensor(counts, dtype=torch.float32, device=device)
+    present = numbers > 0
+    return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp_min(1)), torch.zeros_like(numbers))
 
 
 @dataclass

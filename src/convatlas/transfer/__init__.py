@@ -1,0 +1,1 @@
+"""What a network already knows, used for other images: features, a linear probe, neighbours, and which layers learn."""

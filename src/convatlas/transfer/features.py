@@ -1,0 +1,67 @@
+"""Features: what a network makes of images at one of its layers, one row of numbers an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convatlas.data.batches import Batches
+from convatlas.data.dataset import ImageArray
+from convatlas.data.preprocessing import Preprocessing
+from convatlas.errors import unknown_name
+from convatlas.models.contract import Classifier
+
+Features = NDArray[np.float32]
+EVALUATED_AT_ONCE = 64
+
+
+def features_of(
+    network: Classifier, images: ImageArray, preprocessing: Preprocessing, *, tap: str | None = None, runner: Any = None
+) -> Features:
+    """What a network makes of images, float32 [N, D], in evaluation mode and without augmentation.
+
+    >>> features_of(network, dataset.train, preprocessing).shape  # doctest: +SKIP
+    (219, 1280)
+
+    Args:
+        network: whose layer it is.
+        images: N of them.
+        preprocessing: as the network's weights expect.
+        tap: the paper's name of a layer, whose maps are averaged over their places; what the output layer is given
+            when left out.
+        runner: what runs the network, where not itself: with ``tap`` left out it may be faster.
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+    """
+    layer, is_input = _place(network, tap)
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        values = given[0] if is_input else made
+        found.append(values.mean(dim=(2, 3)) if values.dim() == 4 else values.flatten(1))
+
+    handle = layer.register_forward_hook(keep)
+    batches = Batches(images, preprocessing, min(EVALUATED_AT_ONCE, preprocessing.evaluation_batch))
+    was_training = network.training
+    try:
+        with torch.inference_mode():
+            for batch in batches.epoch(0):
+                (runner or network.eval())(batch.inputs)
+    finally:
+        handle.remove()
+        network.train(was_training)
+    return torch.cat(found).float().cpu().numpy()
+
+
+def _place(network: Classifier, tap: str | None) -> tuple[nn.Module, bool]:
+    """The layer to listen at, and whether it is its input that counts."""
+    if tap is None:
+        return network.get_submodule(network.output_names[-1]), True
+    if tap not in network.taps:
+        raise unknown_name("layer", tap, network.taps)
+    return network.get_submodule(network.taps[tap].module), False

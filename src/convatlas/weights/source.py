@@ -1,0 +1,174 @@
+"""Weights as they are found: a file of any library, one of our runs, or ImageNet's by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from convatlas.data.preprocessing import Normalization, Preprocessing
+from convatlas.errors import WeightsError
+from convatlas.files import expanded
+from convatlas.models.contract import Classifier
+from convatlas.runs import ClassifierRun, Run
+from convatlas.tensors import read_tensors
+from convatlas.weights.imagenet import IMAGENET, find_imagenet, imagenet_classes
+from convatlas.weights.keras_file import read_keras_file
+from convatlas.weights.layers import Layer, layers_of
+from convatlas.weights.torch_file import read_torch_file
+
+TORCH_FILES = (".pth", ".pt", ".bin", ".safetensors", ".tar", ".ckpt")
+KERAS_FILES = (".h5", ".hdf5", ".keras")
+CAFFE_STYLE = ("vgg", "resnet")  # of Keras' networks, those whose weights come from Caffe
+TORCH_STYLE = ("densenet",)
+KERAS_EPSILON = 1e-3  # of batch normalisation, when nothing is said
+KERAS_RESNET_EPSILON = 1.001e-5
+SYMMETRIC = ("inception", "efficientnet")  # families whose published weights take pixels in -1..1
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Layers with weights, and what is known of them: how pixels were prepared, which classes the outputs are."""
+
+    name: str
+    library: Literal["torch", "keras", "convatlas"]
+    layers: tuple[Layer, ...]
+    sha256: str
+    normalization: Normalization
+    preprocessing: Preprocessing | None = None  # of a run: the very numbers
+    classes: tuple[str, ...] | None = None
+    epsilons: Mapping[str, float] = field(default_factory=dict)  # of the file's normalisations, where known
+    default_epsilon: float | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def in_channels(self) -> int | None:
+        """Channels of the images that the first convolution takes."""
+        first = next((layer.tensors["weight"] for layer in self.layers if layer.kind in ("convolution",)), None)
+        return int(first.shape[1]) if first is not None else None
+
+    def epsilon_shift(self, model: Classifier, ours: str, theirs: str) -> float:
+        """What the file's network adds to a variance beyond what ours does; it can be added to the running variance."""
+        layer = model.get_submodule(ours)
+        epsilon = self.epsilons.get(theirs, self.default_epsilon)
+        if epsilon is None or not isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            return 0.0
+        return epsilon - layer.eps
+
+
+def open_weights(source: str | Path, model_name: str) -> Weights:
+    """Find and read weights for a registered network.
+
+    >>> open_weights("imagenet", "efficientnet_lite0").normalization  # doctest: +SKIP
+    'symmetric'
+
+    Args:
+        source: "imagenet", a file (``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``), a run's directory
+            or its name under ``runs/``.
+        model_name: for which network: it says how pixels were prepared where the file does not.
+
+    Raises:
+        WeightsError: there is no such file, or it cannot be read; says what can be.
+    """
+    if str(source) == IMAGENET:
+        found = find_imagenet(model_name)
+        return _of_file(found.path, model_name, name=f"ImageNet ({found.origin})", classes=imagenet_classes())
+    path = expanded(source)
+    if path.is_file():
+        return _of_file(path, model_name, name=path.name, classes=None)
+    if path.suffix in TORCH_FILES + KERAS_FILES:
+        raise WeightsError(f"there is no file {path}")
+    return _of_run(path)
+
+
+def _of_file(path: Path, model_name: str, *, name: str, classes: tuple[str, ...] | None) -> Weights:
+    try:
+        digest = _digest(path)
+        if path.suffix in KERAS_FILES:
+            return _of_keras(path, model_name, name, digest)
+        if path.suffix not in TORCH_FILES:
+            raise WeightsError(
+                f"{path} is no file of weights by its name; known are {', '.join(TORCH_FILES + KERAS_FILES)}"
+            )
+        layers = read_torch_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    normalization: Normalization = "symmetric" if model_name.startswith(SYMMETRIC) else "imagenet"
+    classes = classes or _classes_of(layers)
+    return Weights(name, "torch", layers, digest, normalization, classes=classes, remarks=_torch_remarks(model_name))
+
+
+def _of_keras(path: Path, model_name: str, name: str, digest: str) -> Weights:
+    file = read_keras_file(path)
+    return Weights(
+        name,
+        "keras",
+        file.layers,
+        digest,
+        _keras_normalization(model_name),
+        classes=_classes_of(file.layers),
+        epsilons=file.epsilons,
+        default_epsilon=KERAS_RESNET_EPSILON if model_name.startswith(("resnet", "densenet")) else KERAS_EPSILON,
+        remarks=_keras_remarks(model_name),
+    )
+
+
+def _keras_normalization(model_name: str) -> Normalization:
+    """How ``keras.applications`` prepares images for a network; VGG's and ResNet's weights came from Caffe."""
+    if model_name.startswith(CAFFE_STYLE):
+        return "caffe"
+    return "imagenet" if model_name.startswith(TORCH_STYLE) else "symmetric"
+
+
+def _torch_remarks(model_name: str) -> tuple[str, ...]:
+    if model_name in ("resnet50_v1", "resnet101_v1", "resnet152_v1"):
+        other = model_name.removesuffix("_v1")
+        return (f"torchvision's and timm's ResNet has its stride in the 3x3 convolution, as {other} here: choose that",)
+    return ()
+
+
+def _keras_remarks(model_name: str) -> tuple[str, ...]:
+    if model_name.startswith("mobilenet"):
+        return (
+            "Keras' MobileNet pads below and to the right at stride 2 and has ReLU6; here it is the paper's: "
+            "fine-tune before use",
+        )
+    if model_name in ("resnet50", "resnet101", "resnet152"):
+        return (f"Keras' ResNet has its stride in the first 1x1 convolution, as {model_name}_v1 here: choose that",)
+    if model_name == "inception_v3":
+        return ("Keras' average pooling leaves the padding out, this one counts it: fine-tune before use",)
+    return ()
+
+
+def _classes_of(layers: tuple[Layer, ...]) -> tuple[str, ...] | None:
+    """ImageNet's names, where the last dense layer has as many outputs."""
+    dense = [layer.tensors["weight"].shape[0] for layer in layers if layer.kind == "dense"]
+    return imagenet_classes() if dense and dense[-1] == IMAGENET_CLASSES else None
+
+
+def _of_run(path: Path) -> Weights:
+    run = Run.open(path)
+    if not isinstance(run, ClassifierRun):
+        raise WeightsError(f"{run.path} is the run of no classifier, and its weights are of another kind of network")
+    file = run.weights_path
+    run.model()  # refuses what is missing, damaged or another network's
+    preprocessing = run.card.preprocessing
+    return Weights(
+        f"the run {run.path.name}",
+        "convatlas",
+        layers_of(read_tensors(file)),
+        _digest(file),
+        run.card.recipe.get("normalization", "standardize"),
+        preprocessing,
+        run.card.classes,
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
