@@ -82,7 +82,7 @@ def train(  # noqa: PLR0913, what a person may want to say
         memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
         weights: what a classifier starts from: "imagenet", a file of torchvision, timm or Keras, or a run. Images
             are then prepared as the weights expect, and the recipe is ``transfer`` unless another is named.
-        partial_weights: accept weights that have less than half of the network's parameters.
+        partial_weights: accept weights that have less than nine tenths of what is before the dense layers.
         watch: follows the training; a live display when left out.
         **settings: changes to the recipe, such as ``epochs=5``, ``time_budget=600`` (seconds) or ``seed=1``, and to the
             network, such as ``contraction=1e-4``.

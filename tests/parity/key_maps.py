@@ -7,7 +7,6 @@ was right is shown by the numbers then, and that nothing was left out by ``KeyMa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from convatlas.models import Classifier
+from convatlas.weights.layers import execution_order as layers_in_order
 
 Convert = Callable[[torch.Tensor], torch.Tensor]
 
@@ -87,37 +87,7 @@ def unchanged(tensor: torch.Tensor) -> torch.Tensor:
 
 def execution_order(network: nn.Module, image_size: int) -> list[str]:
     """Paths of the layers with weights, as a prediction comes to them. The network is on torch's meta device."""
-    order: list[str] = []
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda *_: order.append(name)
-
-    layers = [(name, layer) for name, layer in network.named_modules() if own_tensors(layer)]
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    network.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    for handle in handles:
-        handle.remove()
-    return [order[at] for at in shortcuts_last(order)]
-
-
-def shortcuts_last(names: list[str]) -> list[int]:
-    """The places of the names, the projection on a block's shortcut at the end of its block: some run it first.
-
-    >>> shortcuts_last(["conv1", "block1_0_conv", "block1_1_conv", "layer1.0.downsample.0", "layer1.0.conv1", "fc"])
-    [0, 2, 1, 4, 3, 5]
-    """
-    found = [re.match(r"(.+?)(\.downsample\.|_0_conv)", name) for name in names]
-    blocks = {match[1] for match in found if match}
-
-    def place(at: int) -> tuple[int, bool]:
-        name = names[at]
-        block = next((block for block in blocks if name.startswith((f"{block}.", f"{block}_"))), None)
-        if block is None:
-            return at, False
-        first = next(place for place, other in enumerate(names) if other.startswith((f"{block}.", f"{block}_")))
-        return first, name.startswith((f"{block}.downsample.", f"{block}_0_"))
-
-    return sorted(range(len(names)), key=place)
+    return layers_in_order(network, torch.empty(1, 3, image_size, image_size, device="meta"))
 
 
 def pair_by_name(ours: Classifier, theirs: nn.Module) -> KeyMap:

@@ -16,7 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from parity.key_maps import Convert, Layer, execution_order, own_tensors, shortcuts_last, tensors_by_name, unchanged
+from convatlas.weights.layers import shortcuts_last
+from parity.key_maps import Convert, Layer, execution_order, own_tensors, tensors_by_name, unchanged
 
 
 class Network(Protocol):

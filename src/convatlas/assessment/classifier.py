@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,14 @@ from convatlas.data.cache import every_image, prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.source import Source
-from convatlas.errors import ConvatlasError, DataError, RunError, StorageError
+from convatlas.errors import ConvatlasError, DataError, RunError, StorageError, first_of
 from convatlas.models.registry import model_entry
-from convatlas.runs import ClassifierRun
+from convatlas.runs import ClassifierRun, ImageClassifier
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
 from convatlas.training.processes import main_process_first, processes
+from convatlas.weights import PretrainedClassifier
 
 EVALUATIONS = "evaluations"
 DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation images, where it has no effect
@@ -80,6 +82,43 @@ def assess(
         return _keep(run, evaluation, name, ran_by, tuple(remarks))
     except StorageError as error:
         return EvaluationReport(evaluation, name, ran_by, (*remarks, f"not kept: {error}"), None, None)
+
+
+def assess_pretrained(
+    classifier: PretrainedClassifier, data: str | Path, *, engine: Engine = "auto"
+) -> EvaluationReport:
+    """Show a network with somebody's weights all images of ``data``, whose classes are some of those it names.
+
+    Raises:
+        DataError: classes that the weights do not know; the nearest that they know are named.
+        UnknownNameError: no such engine.
+    """
+    known_engine(engine)
+    source = open_source(data)
+    own = _among(classifier.classes, source)
+    preprocessing = classifier.preprocessing
+    fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
+    labelled = replace(images, labels=np.array(own)[images.labels])
+    evaluation, ran_by = _judged(classifier, labelled, ten_crop=False, engine=engine)
+    return EvaluationReport(evaluation, f"{source.name} {fingerprint[:4]}", ran_by, (), None, None)
+
+
+def _among(known: Sequence[str], source: Source) -> list[int]:
+    """Which of the known classes each of a source's is: by name, whatever the case, "_" for a space."""
+    places = {_plain(name): place for place, name in reversed(list(enumerate(known)))}
+    strangers = [name for name in source.classes if _plain(name) not in places]
+    if strangers:
+        near = difflib.get_close_matches(_plain(strangers[0]), places, n=3)
+        meant = f"; for {strangers[0]}, rename the folder to one of {', '.join(near)}" if near else ""
+        raise DataError(
+            f"{source.location} has classes that these weights do not know: {first_of(strangers)}{meant}. They name "
+            f"{len(known):,} classes: {first_of(known, 4)}"
+        )
+    return [places[_plain(name)] for name in source.classes]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", " ").strip()
 
 
 def test_once(run: ClassifierRun, dataset: Dataset) -> Evaluation | None:
@@ -228,10 +267,16 @@ def _evaluate(run: ClassifierRun, images: ImageArray, *, ten_crop: bool, engine:
         raise DataError(
             f"ten crops are five and their mirror images, and mirrored {run.card.data.name} change their class"
         )
-    preprocessing = run.card.preprocessing
+    return _judged(run, images, ten_crop=ten_crop, engine=engine)
+
+
+def _judged(
+    classifier: ImageClassifier, images: ImageArray, *, ten_crop: bool, engine: Engine
+) -> tuple[Evaluation, str]:
+    preprocessing = classifier.preprocessing
     size = max(1, preprocessing.evaluation_batch // (10 if ten_crop else 1))
     batches = Batches(images, preprocessing, size, place=Place(processes().device), ten_crop=ten_crop)
-    run.model().to(processes().device)
-    acceleration = run.accelerated(engine, min(size, len(images)) * (10 if ten_crop else 1))
-    judge = judged(acceleration.module, batches, run.task())
+    classifier.model().to(processes().device)
+    acceleration = classifier.accelerated(engine, min(size, len(images)) * (10 if ten_crop else 1))
+    judge = judged(acceleration.module, batches, classifier.task())
     return cast(Evaluation, judge.result()), acceleration.card.name

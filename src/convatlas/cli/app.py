@@ -17,6 +17,7 @@ from convatlas.cli.evaluate import evaluate
 from convatlas.cli.inspect import inspect
 from convatlas.cli.models import models
 from convatlas.cli.predict import predict
+from convatlas.cli.probe import probe
 from convatlas.cli.recipes import recipes
 from convatlas.cli.runs import runs
 from convatlas.cli.threshold import threshold
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(probe)
 app.command()(models)
 app.command()(inspect)
 app.command("compare-models")(compare_models)

@@ -95,6 +95,7 @@ def print_run_summary(run: Run) -> int:
             print_anomaly_summary(record, card.test_evaluations)
     else:
         _print_test_accuracy(console, card)
+        _print_baseline(console, card)
     console.print(f"run     {escape(str(run.path))}")
     console.print(f"report  {escape(str(run.path / 'report.html'))}")
     console.print(f"next    convatlas predict {path} {'TABLE' if card.task == 'reconstruct' else 'IMAGE...'}")
@@ -113,6 +114,18 @@ def _print_test_accuracy(console: Console, card: Card) -> None:
     )
 
 
+def _print_baseline(console: Console, card: Card) -> None:
+    """What the weights that a training started from are worth as they are."""
+    baseline = getattr(card, "baseline", None)
+    if baseline is None:
+        return
+    from convatlas.transfer.baseline import Baseline
+
+    console.print(f"without training, on the same {baseline.part} images:")
+    for line in Baseline.of_card(baseline).lines():
+        console.print(f"  {escape(line)}")
+
+
 def print_evaluation(report: EvaluationReport) -> None:
     """Accuracy with its interval, the classes and the place of the figure."""
     console = Console(emoji=False, highlight=False, soft_wrap=True)
@@ -126,13 +139,14 @@ def print_evaluation(report: EvaluationReport) -> None:
     for remark in report.remarks:
         console.print(f"[yellow]! {escape(remark)}[/]")
     table = plain_table("class", "n", "precision", "recall", "F1")
-    for score in evaluation.per_class[:MOST_CLASSES_SHOWN]:
+    shown = [score for score in evaluation.per_class if score.support] or evaluation.per_class
+    for score in shown[:MOST_CLASSES_SHOWN]:
         figures = (f"{value:.1%}" for value in (score.precision, score.recall, score.f1))
         table.add_row(escape(score.name), str(score.support), *figures)
     console.print(table)
-    hidden = len(evaluation.per_class) - MOST_CLASSES_SHOWN
+    hidden = len(evaluation.per_class) - len(shown[:MOST_CLASSES_SHOWN])
     if hidden > 0:
-        console.print(f"... and {hidden} more classes; --json prints them all")
+        console.print(f"... and {hidden:,} more classes; --json prints them all")
     if report.figure_path is not None:
         console.print(f"confusion matrix  {escape(str(report.figure_path))}")
 

@@ -8,11 +8,15 @@ import typer
 
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
-    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun
+    from convatlas.assessment.classifier import EvaluationReport
+    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run: its directory, or its name under runs/.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="A run: its directory, or its name under runs/. Or a network that has ImageNet weights."),
+    ],
     data: Annotated[
         str | None, typer.Option(help="Other images or rows than the run's own test set; same classes or columns.")
     ] = None,
@@ -25,6 +29,9 @@ def evaluate(
     rows_a_day: Annotated[
         float | None, typer.Option(metavar="N", help="Of rows: how many come in a day, to say how many alarms do.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -35,15 +42,16 @@ def evaluate(
     asked = known_engine(engine) if engine is not None else None
 
     from convatlas.cli.options import refuse_options
-    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
+    from convatlas.cli.subject import opened_subject
+    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
 
-    opened = Run.open(run)
+    opened = opened_subject(run, weights)
     if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
         refuse_options(opened, ten_crop=ten_crop or None, engine=engine, explain=explain or None)
         _evaluate_anomalies(opened, data, prevalence, rows_a_day, as_json=as_json)
         return
     refuse_options(opened, prevalence=prevalence, rows_a_day=rows_a_day)
-    if isinstance(opened, ClassifierRun):
+    if isinstance(opened, ImageClassifier):
         _evaluate_images(opened, data, ten_crop, asked or "auto", explain=explain, as_json=as_json)
 
 
@@ -77,12 +85,11 @@ def _evaluate_anomalies(
 
 
 def _evaluate_images(
-    opened: ClassifierRun, data: str | None, ten_crop: bool, asked: Engine, *, explain: bool, as_json: bool
+    opened: ImageClassifier, data: str | None, ten_crop: bool, asked: Engine, *, explain: bool, as_json: bool
 ) -> None:
-    from convatlas.assessment.classifier import assess
     from convatlas.cli.console import print_acceleration, print_evaluation, print_json
 
-    report = assess(opened, data=data, ten_crop=ten_crop, engine=asked)
+    report = _report_of(opened, data, ten_crop, asked)
     acceleration = opened.accelerated(asked) if explain else None
     if as_json:
         layers = {"layers": [vars(layer) for layer in acceleration.layers]} if acceleration else {}
@@ -91,3 +98,17 @@ def _evaluate_images(
     print_evaluation(report)
     if acceleration:
         print_acceleration(acceleration)
+
+
+def _report_of(opened: ImageClassifier, data: str | None, ten_crop: bool, asked: Engine) -> EvaluationReport:
+    from convatlas.assessment.classifier import assess, assess_pretrained
+    from convatlas.errors import DataError
+    from convatlas.runs import ClassifierRun
+    from convatlas.weights import PretrainedClassifier
+
+    if isinstance(opened, ClassifierRun):
+        return assess(opened, data=data, ten_crop=ten_crop, engine=asked)
+    assert isinstance(opened, PretrainedClassifier)
+    if data is None or ten_crop:
+        raise DataError(f"{opened.name} has no test images of its own: name some with --data, without --ten-crop")
+    return assess_pretrained(opened, data, engine=asked)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from convatlas.runs import Run
+    from convatlas.weights import PretrainedClassifier
 
 
-def refuse_options(run: Run, **given: object) -> None:
+def refuse_options(run: Run | PretrainedClassifier, **given: object) -> None:
     """Refuse options that are not of the run's task; those that were left out are None.
 
     Raises:
@@ -19,4 +20,10 @@ def refuse_options(run: Run, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             option = f"--{name.replace('_', '-')}"
-            raise RunError(f"{option} has no meaning for {run.path}, a run of {run.card.model.name}: leave it out")
+            raise RunError(f"{option} has no meaning for {_named(run)}: leave it out")
+
+
+def _named(run: Run | PretrainedClassifier) -> str:
+    from convatlas.runs import Run
+
+    return f"{run.path}, a run of {run.card.model.name}" if isinstance(run, Run) else run.name

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
-    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun
+    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
     from convatlas.runs.autoencoder import Scored
     from convatlas.tasks.reconstruct.answers import ImagePrediction
 
@@ -17,7 +17,10 @@ CLASSES_NAMED, ROWS_NAMED = 5, 10
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run: its directory, or its name under runs/.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="A run: its directory, or its name under runs/. Or a network that has ImageNet weights."),
+    ],
     what: Annotated[list[Path], typer.Argument(help="Image files; or a table of rows.", metavar="IMAGE...|TABLE")],
     top: Annotated[
         int | None, typer.Option(min=1, help="Classes to name for each image (5), or highest rows to explain (10).")
@@ -29,6 +32,9 @@ def predict(
         Path | None,
         typer.Option(metavar="FOLDER", help="Of an autoencoder of images: write each image with what is wrong marked."),
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -38,9 +44,10 @@ def predict(
     asked = known_engine(engine) if engine is not None else None
 
     from convatlas.cli.options import refuse_options
-    from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
+    from convatlas.cli.subject import opened_subject
+    from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
 
-    opened = Run.open(run)
+    opened = opened_subject(run, weights)
     if isinstance(opened, AutoencoderRun):
         refuse_options(opened, engine=engine, maps=maps)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
@@ -51,11 +58,11 @@ def predict(
         _predict_anomalies(opened, what, maps, as_json=as_json)
         return
     refuse_options(opened, maps=maps)
-    if isinstance(opened, ClassifierRun):
+    if isinstance(opened, ImageClassifier):
         _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", as_json=as_json)
 
 
-def _predict_images(run: ClassifierRun, images: list[Path], top: int, engine: Engine, *, as_json: bool) -> None:
+def _predict_images(run: ImageClassifier, images: list[Path], top: int, engine: Engine, *, as_json: bool) -> None:
     from convatlas.cli.console import print_json, print_predictions
 
     predictions = run.predict(images, top=top, engine=engine)

@@ -59,7 +59,7 @@ def train(
         typer.Option(metavar="SOURCE", help="Start from weights: imagenet, a .pth, .safetensors or .h5 file, a run."),
     ] = None,
     partial_weights: Annotated[
-        bool, typer.Option("--partial-weights", help="Accept weights that have less than half of the network.")
+        bool, typer.Option("--partial-weights", help="Accept weights of a part of the network.")
     ] = False,
     freeze: Annotated[
         str | None,

@@ -28,6 +28,7 @@ EVALUATION_PIXELS = 2**21  # 64 feature maps of this many pixels, VGG's first la
 
 LARGEST_SIDE = 4096  # pixels that a network is shown; one such image is 200 MB of numbers
 
+Constants = tuple[float, tuple[float, ...], tuple[float, ...], Literal["RGB", "BGR"]]
 Side = Annotated[int, Field(ge=1, le=2 * LARGEST_SIDE)]
 
 
@@ -171,17 +172,23 @@ def _row_constants(preprocessing: Preprocessing, width: int, device: torch.devic
     return factor.contiguous(), offset.contiguous()
 
 
-def _constants(
-    normalization: Normalization, train: ImageArray
-) -> tuple[float, tuple[float, ...], tuple[float, ...], Literal["RGB", "BGR"]]:
-    """Scale, mean, standard deviation and channel order."""
-    channels = train.image_shape[2]
-    match normalization:
-        case "standardize":
-            from convatlas.data.statistics import channel_statistics
+def _constants(normalization: Normalization, train: ImageArray) -> Constants:
+    """What a pixel becomes; for ``standardize`` it depends on the training images."""
+    if normalization == "standardize":
+        from convatlas.data.statistics import channel_statistics
 
-            mean, std = channel_statistics(train)
-            return 1 / 255, mean, tuple(value or 1.0 for value in std), "RGB"  # a constant channel stays constant
+        mean, std = channel_statistics(train)
+        return 1 / 255, mean, tuple(value or 1.0 for value in std), "RGB"  # a constant channel stays constant
+    return fixed_constants(normalization, train.image_shape[2])
+
+
+def fixed_constants(normalization: Normalization, channels: int) -> Constants:
+    """Scale, mean, standard deviation and order of the channels of a normalization that is the same for all images.
+
+    >>> fixed_constants("caffe", 3)
+    (1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0), 'BGR')
+    """
+    match normalization:
         case "unit":
             return 1 / 255, (0.0,) * channels, (1.0,) * channels, "RGB"
         case "symmetric":
@@ -192,3 +199,5 @@ def _constants(
             return 1.0, VGG_MEAN[::-1], (1.0,) * 3, "BGR"
         case "mean":
             return 1.0, VGG_MEAN, (1.0,) * 3, "RGB"
+        case "standardize":
+            raise DataError("normalization 'standardize' depends on the training images")

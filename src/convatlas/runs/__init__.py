@@ -4,6 +4,7 @@ from convatlas.runs.anomalies import AnomalyRun
 from convatlas.runs.autoencoder import AutoencoderRun
 from convatlas.runs.cards import (
     AutoencoderCard,
+    BaselineCard,
     Card,
     ClassificationCard,
     DataCard,
@@ -19,12 +20,14 @@ from convatlas.runs.cards import (
 from convatlas.runs.classifier import ClassifierRun
 from convatlas.runs.environment import describe_environment, timestamp
 from convatlas.runs.image_autoencoder import ImageAutoencoderRun
+from convatlas.runs.image_classifier import ImageClassifier
 from convatlas.runs.run import Run, list_runs, refuse_taken
 
 __all__ = [
     "AnomalyRun",
     "AutoencoderCard",
     "AutoencoderRun",
+    "BaselineCard",
     "Card",
     "ClassificationCard",
     "ClassifierRun",
@@ -32,6 +35,7 @@ __all__ = [
     "GoodImagesCard",
     "ImageAutoencoderCard",
     "ImageAutoencoderRun",
+    "ImageClassifier",
     "ImageReconstructionCard",
     "ModelCard",
     "ReconstructionCard",

@@ -91,6 +91,29 @@ class WeightsCard(BaseModel):
     total: Count
 
 
+class FigureCard(BaseModel):
+    """Right answers of ``n`` images."""
+
+    model_config = STRICT
+
+    correct: Count
+    n: Annotated[int, Field(ge=1, le=MOST)]
+
+
+class BaselineCard(BaseModel):
+    """What the weights that a training started from are worth as they are: see ``transfer.baseline``."""
+
+    model_config = STRICT
+
+    part: Literal["test", "validation"]
+    learnt_from: Count
+    features: Count
+    probe: FigureCard
+    neighbours: FigureCard
+    most_frequent: Name
+    guessing: FigureCard
+
+
 class DataCard(BaseModel):
     """Which images: where they came from, a hash of their content, and how they were split.
 
@@ -135,6 +158,7 @@ class ClassificationCard(Card):
     preprocessing: Preprocessing
     data: DataCard
     weights: WeightsCard | None = None  # that the training started from; None: fresh ones
+    baseline: BaselineCard | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from convatlas.acceleration import Acceleration, Engine, settle
-from convatlas.data.decode import decode_file
-from convatlas.errors import RunError
+from convatlas.data.preprocessing import Preprocessing
 from convatlas.runs.cards import ClassificationCard
+from convatlas.runs.image_classifier import ImageClassifier
 from convatlas.runs.run import Run
 
 if TYPE_CHECKING:
-    import torch
-
     from convatlas.models.contract import Classifier
-    from convatlas.tasks.classify.task import Classification, Prediction
 
 
-class ClassifierRun(Run, card_type=ClassificationCard):
+class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
     """A classifier, its classes, and how images are prepared for it.
 
     >>> run = Run.open("runs/2026-11-22-lenet5-digits-3f2a")  # doctest: +SKIP
@@ -34,7 +27,16 @@ class ClassifierRun(Run, card_type=ClassificationCard):
     def __init__(self, path: Path, card: ClassificationCard) -> None:
         super().__init__(path, card)
         self._model: Classifier | None = None
-        self._acceleration: Acceleration | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """As the card has them."""
+        return self.card.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """As the card has it."""
+        return self.card.preprocessing
 
     def model(self) -> Classifier:
         """The network with its best weights, in evaluation mode; built once.
@@ -47,60 +49,3 @@ class ClassifierRun(Run, card_type=ClassificationCard):
         if self._model is None:
             self._model = self.with_weights(outline_model(**self.card.model.model_dump()))
         return self._model
-
-    def task(self) -> Classification:
-        """What the network's outputs mean."""
-        from convatlas.tasks.classify.task import Classification
-
-        return Classification(self.card.classes)
-
-    def accelerated(self, engine: Engine = "auto", batch: int = 1) -> Acceleration:
-        """What runs the network for others than its trainer: with "auto" made ready once, for batches like the first.
-
-        Raises:
-            RunError: there are no weights yet.
-            UnknownNameError: no such engine.
-        """
-        preprocessing = self.card.preprocessing
-        shape = (batch, preprocessing.channels, preprocessing.crop, preprocessing.crop)
-        if engine != "auto":
-            return settle(self.model(), shape, engine)
-        if self._acceleration is None:
-            self._acceleration = settle(self.model(), shape)
-        return self._acceleration
-
-    def predict(
-        self, images: str | Path | Sequence[str | Path], top: int = 5, engine: Engine = "auto"
-    ) -> list[Prediction]:
-        """Classify image files with the preprocessing the network was trained with.
-
-        Args:
-            images: one path or several; any format Pillow reads.
-            top: how many classes to name for each.
-            engine: "torch" to do without the CPU engine.
-
-        Raises:
-            DataError: a file that is missing or not an image, by name.
-            RunError: ``top`` is no number of classes.
-            TrainingError: the network's outputs are not finite.
-        """
-        import torch
-
-        if not isinstance(top, int) or top < 1:
-            raise RunError(f"top is how many classes to name, 1 or more; received {top!r}")
-        paths = [images] if isinstance(images, str | Path) else list(images)
-        preprocessing = self.card.preprocessing
-        size = preprocessing.evaluation_batch
-        device = next(self.model().parameters()).device
-        network: torch.nn.Module | None = None
-        predictions = []
-        for start in range(0, len(paths), size):
-            names = paths[start : start + size]
-            pixels = np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in names])
-            if network is None:  # after decoding: whoever names a file that is no image need not wait for the engine
-                network = self.accelerated(engine, len(names)).module
-            with torch.inference_mode():
-                inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
-                logits = network(inputs)
-            predictions += self.task().predictions(logits, names, top)
-        return predictions

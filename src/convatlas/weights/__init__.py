@@ -7,7 +7,8 @@ which of the network, ``report`` says what became of each, ``imagenet`` knows wh
 """
 
 from convatlas.weights.load import load_weights
+from convatlas.weights.pretrained import PretrainedClassifier
 from convatlas.weights.report import LoadReport
 from convatlas.weights.source import Weights, open_weights
 
-__all__ = ["LoadReport", "Weights", "load_weights", "open_weights"]
+__all__ = ["LoadReport", "PretrainedClassifier", "Weights", "load_weights", "open_weights"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from convatlas.models.contract import Classifier, ConvDenseClassifier, blank_input
+from convatlas.models.registry import outline_model
 
 Kind = Literal["convolution", "depthwise", "dense", "norm"]
 
@@ -43,6 +45,7 @@ class Layer:
 def layers_of(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
     """Tensors by their full names, as a state dict has them, as layers in the same order.
 
+    >>> import torch
     >>> layers_of({"conv.weight": torch.zeros(8, 3, 3, 3), "conv.bias": torch.zeros(8)})[0].kind
     'convolution'
     """
@@ -57,29 +60,34 @@ def layers_of(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
 def layers_in_order(model: Classifier) -> tuple[Layer, ...]:
     """A network's own layers, as a prediction comes to them; those of auxiliary heads, to which none comes, last."""
     layers = {layer.name: layer for layer in layers_of(model.state_dict())}
-    order = execution_order(_outline(model))
+    outline = _outline(model)
+    order = execution_order(outline, blank_input(outline, "meta"))
     return tuple(layers[name] for name in [*order, *(name for name in layers if name not in set(order))])
 
 
-def execution_order(network: Classifier) -> list[str]:
+def execution_order(network: nn.Module, images: Tensor) -> list[str]:
     """Paths of the layers with weights, as a prediction comes to them; projections on shortcuts end their block.
 
-    >>> execution_order(outline_model("resnet18"))[:3]
+    >>> import torch
+    >>> execution_order(outline_model("resnet18"), torch.empty(1, 3, 64, 64, device="meta"))[:3]
     ['conv1', 'bn1', 'layer1.0.conv1']
-
-    The network is on torch's meta device.
     """
     order: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
         return lambda *_: order.append(name)
 
-    layers = [(name, layer) for name, layer in network.named_modules() if any(True for _ in layer.parameters(False))]
+    layers = [(name, layer) for name, layer in network.named_modules() if _has_tensors(layer)]
     handles = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    network.eval()(blank_input(network, "meta"))
+    network.eval()(images)
     for handle in handles:
         handle.remove()
     return [order[at] for at in shortcuts_last(order)]
+
+
+def _has_tensors(layer: nn.Module) -> bool:
+    own = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+    return len(own) > 0
 
 
 def shortcuts_last(names: Sequence[str], among: Sequence[str] = ()) -> list[int]:
@@ -112,6 +120,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 def paper_names(model: Classifier) -> dict[str, str]:
     """What the paper calls a layer -> the path of the layer with the weights, where the taps name each of them.
 
+    >>> from convatlas.models import outline_model
     >>> names = paper_names(outline_model("vgg16_bn"))
     >>> names["conv1_2"], names["fc6"]
     ('features.3', 'classifier.0')
@@ -134,8 +143,11 @@ def flattened_map(model: Classifier) -> tuple[int, int, int] | None:
 
 def _outline(model: Classifier) -> Classifier:
     """The same network without memory."""
-    if next(model.parameters()).device.type == "meta":
-        return model
-    import copy
-
-    return copy.deepcopy(model).to("meta")
+    if model.registered_as is None:
+        return copy.deepcopy(model).to("meta")
+    return outline_model(
+        model.registered_as,
+        num_classes=model.num_classes,
+        in_channels=model.in_channels,
+        image_size=model.image_size,
+    )

@@ -11,7 +11,7 @@ from convatlas.weights.matching import match
 from convatlas.weights.report import LoadReport
 from convatlas.weights.source import Weights, open_weights
 
-LEAST_SHARE = 0.5  # of a network's parameters, head apart, that a file must have for it
+LEAST_SHARE = 0.9  # of a network's parameters before its dense layers, that a file must have for it
 
 
 def load_weights(model: Classifier, source: str | Path | Weights, *, partial: bool = False) -> LoadReport:
@@ -29,7 +29,7 @@ def load_weights(model: Classifier, source: str | Path | Weights, *, partial: bo
     Args:
         model: a network of ``create_model``.
         source: "imagenet", a file of torchvision, timm or Keras, a run, or what ``open_weights`` gave.
-        partial: accept a file that has less than half of the network's parameters.
+        partial: accept a file that has less than nine tenths of the parameters before the dense layers.
 
     Raises:
         WeightsError: the file cannot be read, has values that are not finite, or too little of the network.
@@ -37,7 +37,7 @@ def load_weights(model: Classifier, source: str | Path | Weights, *, partial: bo
     weights = source if isinstance(source, Weights) else open_weights(source, model.registered_as or "")
     found = match(model, weights)
     report = found.report
-    if report.share < LEAST_SHARE and not partial:
+    if report.features_share < LEAST_SHARE and not partial:
         raise WeightsError(_too_little(report))
     broken = [name for name, tensor in found.tensors.items() if not is_finite(tensor)]
     if broken:
@@ -53,5 +53,6 @@ def _too_little(report: LoadReport) -> str:
         why += "; no layer of the file was recognised" if lacking is None else ""
     return (
         f"{report.source} is not for this network: {report.loaded:,} of its {report.total:,} parameters could be "
-        f"loaded{why}. Name the network that the file is of, or take it as it is with --partial-weights"
+        f"loaded, {report.features_share:.0%} of those before the dense layers{why}. Name the network that the file is "
+        "of, or take it as it is with --partial-weights"
     )

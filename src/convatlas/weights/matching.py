@@ -163,17 +163,17 @@ class _Fitting:
         is_output = bool(self._pairs) and layer.name in self._model.output_names
         theirs = self._pairs.get(layer.name)
         if theirs is None:
-            return LayerReport(layer.name, "new head" if is_output else "initial", layer.parameters), {}
+            return LayerReport(layer.name, layer.kind, "new head" if is_output else "initial", layer.parameters), {}
         values = dict(theirs.tensors)
         if self._grid is not None and layer.name == self._first_dense:
             values["weight"] = _flattened_as_here(values["weight"], self._grid)
         wrong = _wrong_shape(layer, values)
         if wrong is not None:
             status: Status = "new head" if is_output else "mismatched"
-            return LayerReport(layer.name, status, layer.parameters, theirs.name, wrong), {}
+            return LayerReport(layer.name, layer.kind, status, layer.parameters, theirs.name, wrong), {}
         shift = self._weights.epsilon_shift(self._model, layer.name, theirs.name)
         values = _as_here(layer, values, self._biases.get(layer.name), shift)
-        return LayerReport(layer.name, "loaded", layer.parameters, theirs.name), values
+        return LayerReport(layer.name, layer.kind, "loaded", layer.parameters, theirs.name), values
 
 
 def _wrong_shape(layer: Layer, values: Mapping[str, Tensor]) -> str | None:

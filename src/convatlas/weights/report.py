@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from convatlas.errors import first_of
+from convatlas.weights.layers import Kind
 
 Status = Literal["loaded", "new head", "mismatched", "initial"]
 STATUSES: tuple[Status, ...] = ("loaded", "new head", "mismatched", "initial")
@@ -23,6 +24,7 @@ class LayerReport:
     """One layer of the network."""
 
     layer: str
+    kind: Kind
     status: Status
     parameters: int
     source: str | None = None  # the layer of the file
@@ -41,7 +43,7 @@ class SkippedLayer:
 class LoadReport:
     """What was loaded into which layers, what was not, and why.
 
-    >>> report = LoadReport("a.pth", "by name", (LayerReport("conv", "loaded", 9, "conv"),), ())
+    >>> report = LoadReport("a.pth", "by name", (LayerReport("conv", "convolution", "loaded", 9),), ())
     >>> report.loaded, report.share
     (9, 1.0)
     """
@@ -64,15 +66,23 @@ class LoadReport:
 
     @property
     def share(self) -> float:
-        """Of the network's parameters, head apart, those that were loaded."""
+        """Of the network's parameters, new head apart, those that were loaded."""
         return self.loaded / self.total if self.total else 0.0
+
+    @property
+    def features_share(self) -> float:
+        """The same of all layers but the dense ones, which depend on the classes and the size of the images."""
+        layers = [layer for layer in self.layers if layer.kind != "dense"]
+        total = sum(layer.parameters for layer in layers)
+        return sum(layer.parameters for layer in layers if layer.status == "loaded") / total if total else self.share
 
     def lines(self) -> list[str]:
         r"""The table, in lines of text that fit 80 columns as far as the names of layers do.
 
-        >>> print(*LoadReport("a.pth", "by name", (LayerReport("conv", "loaded", 9, "conv"),), ()).lines(), sep="\n")
+        >>> layers = (LayerReport("conv", "convolution", "loaded", 9),)
+        >>> print(*LoadReport("a.pth", "by name", layers, ()).lines(), sep="\n")
         weights  a.pth, by name
-          loaded                     9 parameters in 1 layer
+          loaded                         9 parameters in 1 layer
         """
         found = [f"weights  {self.source}, {self.how}"]
         for status in STATUSES:

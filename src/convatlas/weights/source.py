@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from convatlas.data.preprocessing import Normalization, Preprocessing
+from convatlas.data.preprocessing import Normalization, Preprocessing, fixed_constants
 from convatlas.errors import WeightsError
 from convatlas.files import expanded
 from convatlas.models.contract import Classifier
@@ -51,6 +51,13 @@ class Weights:
         """Channels of the images that the first convolution takes."""
         first = next((layer.tensors["weight"] for layer in self.layers if layer.kind in ("convolution",)), None)
         return int(first.shape[1]) if first is not None else None
+
+    def prepared(self, *, resize: int, crop: int) -> Preprocessing:
+        """How pictures are prepared for these weights, at a size."""
+        if self.preprocessing is not None:
+            return Preprocessing.model_validate(self.preprocessing.model_dump() | {"resize": resize, "crop": crop})
+        scale, mean, std, order = fixed_constants(self.normalization, 3)
+        return Preprocessing(channels=3, resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=order)
 
     def epsilon_shift(self, model: Classifier, ours: str, theirs: str) -> float:
         """What the file's network adds to a variance beyond what ours does; it can be added to the running variance."""

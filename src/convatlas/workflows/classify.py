@@ -21,6 +21,7 @@ from convatlas.models import create_model
 from convatlas.models.contract import Classifier
 from convatlas.models.registry import ModelEntry
 from convatlas.runs import (
+    BaselineCard,
     ClassificationCard,
     ClassifierRun,
     DataCard,
@@ -38,6 +39,8 @@ from convatlas.training.learner import needs_torch
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ClassificationRecipe, Recipe, default_recipe, recipe_for
+from convatlas.transfer.baseline import Probed, probed
+from convatlas.transfer.probe import put_into_head
 from convatlas.transfer.rates import layer_rates
 from convatlas.weights import LoadReport, Weights, load_weights, open_weights
 from convatlas.workflows.attempt import (
@@ -95,7 +98,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
             watch=watch.decoding if is_main() else None,
         )
     preprocessing = _preprocessing(start, chosen, dataset, crop=geometry.crop, asked="normalization" in settings)
-    _start_head(network, chosen, dataset, preprocessing, watch)
+    found = _probed(network, chosen, dataset, preprocessing, start, watch)
     most_settling = chosen.batch_size
     if limit is not None:
         from convatlas.memory_budget import SETTLING_IMAGES, fit_recipe
@@ -120,6 +123,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
         engine=_engine(network, (min(images, most_settling), *of_an_image), chosen, watch, asked=engine),
         environment=describe_environment(),
         weights=_weights_card(start, loaded),
+        baseline=BaselineCard(**found.baseline.to_dict()) if found is not None else None,
     )
     path = made_by_main(lambda: ClassifierRun.create(card, out).path)
     return _fit(ClassifierRun(path, card), network, dataset, feed, chosen, watch, resume=False)
@@ -248,26 +252,28 @@ def _preprocessing(
     return Preprocessing.named(recipe.normalization, dataset.train, crop=crop)
 
 
-def _start_head(
-    network: Classifier, recipe: ClassificationRecipe, dataset: Dataset, preprocessing: Preprocessing, watch: Watch
-) -> None:
-    """A head that is fitted to the features before the first step does not tear at them while it learns.
+def _probed(
+    network: Classifier,
+    recipe: ClassificationRecipe,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    start: Weights | None,
+    watch: Watch,
+) -> Probed | None:
+    """What the weights are worth as they are; the head may start from that.
 
+    A head that is fitted to the features before the first step does not tear at them while it learns.
     Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features", arXiv 2202.10054.
     """
-    if recipe.head_start != "probe":
-        return
-    from convatlas.transfer.features import features_of
-    from convatlas.transfer.probe import fit_probe, put_into_head
-
-    features = features_of(network, dataset.train, preprocessing)
-    balanced = recipe.class_weights == "balanced"
-    probe = fit_probe(features, dataset.train.labels, len(dataset.classes), balanced=balanced)
-    right = (probe.predict(features_of(network, dataset.validation, preprocessing)) == dataset.validation.labels).mean()
-    put_into_head(network, probe)
-    watch.weights(
-        [f"probe    a linear head on its features: validation accuracy {right:.1%}, and training starts there"]
-    )
+    if start is None and recipe.head_start != "probe":
+        return None
+    found = probed(network, dataset, preprocessing, balanced=recipe.class_weights == "balanced")
+    if recipe.head_start == "probe":
+        put_into_head(network, found.probe)
+    if is_main():
+        begins = ", where training starts" if recipe.head_start == "probe" else ""
+        watch.weights([f"probe    a linear head on its features: validation {found.validation.accuracy:.1%}{begins}"])
+    return found
 
 
 def _weights_card(start: Weights | None, loaded: LoadReport | None) -> WeightsCard | None:
