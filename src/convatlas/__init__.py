@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from convatlas.tasks.classify.metrics import Evaluation
     from convatlas.tasks.classify.task import Prediction
     from convatlas.training.recipe import Recipe, list_recipes, load_recipe
+    from convatlas.weights import LoadReport, PretrainedClassifier, load_weights
 
 __all__ = [
     "AutoencoderDetector",
@@ -30,7 +31,9 @@ __all__ = [
     "ConvatlasError",
     "Evaluation",
     "Inspection",
+    "LoadReport",
     "Prediction",
+    "PretrainedClassifier",
     "Recipe",
     "Run",
     "create_autoencoder",
@@ -41,6 +44,7 @@ __all__ = [
     "list_recipes",
     "load",
     "load_recipe",
+    "load_weights",
     "open_source",
     "resume",
     "train",
@@ -52,7 +56,9 @@ _HOMES = {
     "ConvatlasError": "errors",
     "Evaluation": "tasks.classify.metrics",
     "Inspection": "inspection",
+    "LoadReport": "weights",
     "Prediction": "tasks.classify.task",
+    "PretrainedClassifier": "weights",
     "Recipe": "training.recipe",
     "Run": "runs",
     "create_autoencoder": "models",
@@ -63,6 +69,7 @@ _HOMES = {
     "list_recipes": "training.recipe",
     "load": "api",
     "load_recipe": "training.recipe",
+    "load_weights": "weights",
     "open_source": "data",
     "resume": "api",
     "train": "api",
