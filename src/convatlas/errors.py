@@ -45,6 +45,10 @@ class InspectionError(ConvatlasError):
     """A module that cannot be inspected, or of which what is asked is not known."""
 
 
+class ExplanationError(ConvatlasError):
+    """An image, a class or a layer of which a network's answer cannot be explained."""
+
+
 class StorageError(ConvatlasError):
     """The disk refused a write; what was there before is untouched."""
 
