@@ -56,7 +56,9 @@ def layer_gradients(
     with evaluating(model), passing_through(model.get_submodule(tap.module), start_here), torch.no_grad():
         logits = model(image[None])[0]
     chosen = chosen_label(logits, label)
-    (gradients,) = torch.autograd.grad(logits[chosen], seen[-1])
+    with torch.enable_grad():
+        score = logits[chosen]
+    (gradients,) = torch.autograd.grad(score, seen[-1])
     return LayerGradients(seen[-1][0].detach(), gradients[0], logits.detach(), chosen, name)
 
 

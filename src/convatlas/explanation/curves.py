@@ -57,12 +57,12 @@ def area(curve: Tensor) -> float:
 
 
 def blurred(image: Tensor) -> Tensor:
-    """The image [C, H, W] with each pixel the mean of a square of about a quarter of its side.
+    """The image [C, H, W] with each pixel the mean of a square of about half its side: what it shows is gone.
 
     >>> blurred(torch.ones(1, 8, 8)).unique().item()
     1.0
     """
-    reach = max(1, image.shape[-1] // 8)
+    reach = max(1, image.shape[-1] // 4)
     kernel = 2 * reach + 1
     # What lies outside does not count: else the edge would be darker than the rest.
     return F.avg_pool2d(image[None], kernel, stride=1, padding=reach, count_include_pad=False)[0]
@@ -85,7 +85,7 @@ def _curve(model: Classifier, start: Tensor, end: Tensor, importance: Tensor, la
     counts = torch.linspace(0, importance.numel(), steps + 1, device=ranks.device).round()
     probabilities = []
     with evaluating(model), torch.no_grad():
-        for some in counts.split(max(1, PIXELS_AT_ONCE // importance.numel())):
+        for some in torch.split(counts, max(1, PIXELS_AT_ONCE // importance.numel())):
             changed = (ranks < some.view(-1, 1, 1)).unsqueeze(1)  # [n, 1, H, W]
             probabilities.append(model(torch.where(changed, end, start)).softmax(dim=1)[:, label])
     return torch.cat(probabilities)

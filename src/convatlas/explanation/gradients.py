@@ -104,7 +104,7 @@ def _mean_gradient(model: Classifier, start: Tensor, end: Tensor, label: int, st
     """The gradient of a logit, averaged over the way: some steps at a time."""
     middles = (torch.arange(steps, dtype=end.dtype, device=end.device) + 0.5) / steps
     total = torch.zeros_like(end)
-    for shares in middles.split(max(1, PIXELS_AT_ONCE // end[0].numel())):
+    for shares in torch.split(middles, max(1, PIXELS_AT_ONCE // end[0].numel())):
         images = torch.lerp(start, end, shares.view(-1, 1, 1, 1)).requires_grad_()
         with torch.enable_grad():
             score = model(images)[:, label].sum()

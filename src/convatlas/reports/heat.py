@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def _coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.dstack(channels).round().astype(np.uint8)
 
 
-def _as_pixels(tiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _as_pixels(tiles: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.asarray((np.clip(tiles, 0, 1) * 255).round(), dtype=np.uint8)
 
 
