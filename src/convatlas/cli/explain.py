@@ -49,8 +49,11 @@ def explain(
 
 
 def _methods(asked: str) -> tuple[MethodName, ...]:
+    from convatlas.errors import unknown_name
     from convatlas.explanation import METHOD_NAMES, known_method
 
+    if asked not in (*METHOD_NAMES, ALL):
+        raise unknown_name("method", asked, (*METHOD_NAMES, ALL))
     return METHOD_NAMES if asked == ALL else (known_method(asked),)
 
 

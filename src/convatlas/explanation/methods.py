@@ -97,7 +97,7 @@ METHODS: dict[MethodName, Method] = {
     ),
     "occlusion": Method(
         "Occlusion",
-        "Where covering the image with its mean colour makes the class less probable.",
+        "Where covering the image with its mean colour lowers the odds of the class.",
         "Zeiler & Fergus 2014, arXiv 1311.2901",
         _by_occlusion,
     ),

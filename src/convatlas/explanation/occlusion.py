@@ -1,4 +1,4 @@
-"""What a class's probability loses when a part of the image is covered; asks nothing of the network but answers."""
+"""What a class loses when a part of the image is covered; asks nothing of the network but answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from convatlas.explanation.shown import Attribution, chosen_label, evaluating, r
 from convatlas.models.contract import Classifier
 
 PIXELS_AT_ONCE = 2**20  # twenty images of 224 pixels
-NOTHING = 1e-4  # nats: what rounding makes of equal images in batches of different sizes is less
+NOTHING = 1e-3  # nats: what rounding makes of equal images in batches of different sizes is less
 
 
 def occlusion(model: Classifier, image: Tensor, label: int | None = None, window: int | None = None) -> Attribution:
-    """How much log-probability a class loses where the image is covered: [H, W], the mean over the covers of a pixel.
+    """How far a class's log odds fall where the image is covered: [H, W], in nats, the mean over the covers of a pixel.
 
     The cover has the image's own mean colour, so that a plain picture loses nothing. Covers overlap by half. The
-    logarithm also tells apart what a very sure network loses.
+    paper measures the probability, which of a network that is very sure does not move.
 
     >>> from convatlas.models import create_model
     >>> occlusion(create_model("lenet5"), torch.ones(1, 28, 28)).values.abs().max().item()
@@ -42,7 +42,7 @@ def occlusion(model: Classifier, image: Tensor, label: int | None = None, window
     with evaluating(model), torch.no_grad():
         logits = model(image[None])[0]
         chosen = chosen_label(logits, label)
-        losses = logits.log_softmax(dim=0)[chosen] - _covered_scores(model, image, chosen, corners, window)
+        losses = log_odds(logits[None], chosen) - _covered_odds(model, image, chosen, corners, window)
     losses[losses.abs() < NOTHING] = 0
     return Attribution(_mean_of_covers(losses, corners, window, side), logits, chosen)
 
@@ -58,20 +58,30 @@ def window_corners(side: int, window: int) -> list[tuple[int, int]]:
     return [(top, left) for top in places for left in places]
 
 
-def _covered_scores(
-    model: Classifier, image: Tensor, label: int, corners: list[tuple[int, int]], window: int
-) -> Tensor:
-    """The class's log-probability with each window covered, [windows]; some at a time."""
+def log_odds(logits: Tensor, label: int) -> Tensor:
+    """The logarithm of p / (1 - p) for the probability p of a class, [N], from logits [N, num_classes].
+
+    >>> log_odds(torch.tensor([[100.0, 0.0]]), label=0)
+    tensor([100.])
+
+    Of a single class, of which there are no odds, it is the logit.
+    """
+    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
+    return logits[:, label] - others.logsumexp(dim=1) if others.shape[1] else logits[:, label]
+
+
+def _covered_odds(model: Classifier, image: Tensor, label: int, corners: list[tuple[int, int]], window: int) -> Tensor:
+    """The class's log odds with each window covered, [windows]; some at a time."""
     plain = image.mean(dim=(1, 2), keepdim=True)
     at_once = max(1, PIXELS_AT_ONCE // image[0].numel())
-    scores = []
+    odds = []
     for first in range(0, len(corners), at_once):
         some = corners[first : first + at_once]
         images = image.repeat(len(some), 1, 1, 1)
         for covered, (top, left) in zip(images, some, strict=True):
             covered[:, top : top + window, left : left + window] = plain
-        scores.append(model(images).log_softmax(dim=1)[:, label])
-    return torch.cat(scores)
+        odds.append(log_odds(model(images), label))
+    return torch.cat(odds)
 
 
 def _mean_of_covers(losses: Tensor, corners: list[tuple[int, int]], window: int, side: int) -> Tensor:
