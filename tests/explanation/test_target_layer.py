@@ -24,7 +24,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", with_the_others_slow(list_models(), ONE_OF_EACH_FORM))
+@pytest.mark.parametrize("name", list_models())
 def test_the_target_is_the_last_tap_whose_output_is_a_map(name: str) -> None:
     model = outline_model(name)
     taps = list(model.taps)
