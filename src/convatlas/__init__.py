@@ -13,10 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convatlas.api import evaluate, inspect, load, resume, train
+    from convatlas.api import evaluate, explain, inspect, load, resume, train
     from convatlas.data import open_source
     from convatlas.detector import AutoencoderDetector
     from convatlas.errors import ConvatlasError
+    from convatlas.explained import Explained
     from convatlas.inspection import Inspection
     from convatlas.models import Classifier, create_autoencoder, create_model, list_models
     from convatlas.runs import Run
@@ -30,6 +31,7 @@ __all__ = [
     "Classifier",
     "ConvatlasError",
     "Evaluation",
+    "Explained",
     "Inspection",
     "LoadReport",
     "Prediction",
@@ -39,6 +41,7 @@ __all__ = [
     "create_autoencoder",
     "create_model",
     "evaluate",
+    "explain",
     "inspect",
     "list_models",
     "list_recipes",
@@ -55,6 +58,7 @@ _HOMES = {
     "Classifier": "models",
     "ConvatlasError": "errors",
     "Evaluation": "tasks.classify.metrics",
+    "Explained": "explained",
     "Inspection": "inspection",
     "LoadReport": "weights",
     "Prediction": "tasks.classify.task",
@@ -64,6 +68,7 @@ _HOMES = {
     "create_autoencoder": "models",
     "create_model": "models",
     "evaluate": "api",
+    "explain": "api",
     "inspect": "api",
     "list_models": "models",
     "list_recipes": "training.recipe",

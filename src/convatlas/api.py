@@ -23,6 +23,7 @@ from convatlas.assessment.classifier import assess
 from convatlas.assessment.image_autoencoder import assess_image_autoencoder
 from convatlas.errors import DataError, RecipeError, RunError, shortened
 from convatlas.examination import inspect_subject
+from convatlas.explained import Explained, explain_file
 from convatlas.inspection import Inspection
 from convatlas.models.registry import AutoencoderEntry, Entry, ImageAutoencoderEntry, find_entry
 from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
@@ -31,6 +32,7 @@ from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.reconstruct.thresholds import parse_rate
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe
+from convatlas.weights import PretrainedClassifier
 from convatlas.workflows.classify import resume_classifier, train_classifier
 from convatlas.workflows.reconstruct import resume_autoencoder, train_autoencoder
 from convatlas.workflows.reconstruct_images import resume_image_autoencoder, train_image_autoencoder
@@ -258,6 +260,44 @@ def evaluate(
     if prevalence is not None:
         raise RunError(f"a prevalence is of anomalies; {opened.path} classifies images. Leave it out")
     return assess(_classifier(opened), data=data, ten_crop=ten_crop, engine=engine).evaluation
+
+
+def explain(
+    run: str | Path | Run | PretrainedClassifier,
+    image: str | Path,
+    *,
+    method: str = "gradcam",
+    class_name: str | None = None,
+    layer: str | None = None,
+) -> Explained:
+    """Where in an image a run sees a class: a map of the square that the network saw, 0 to 1.
+
+    >>> found = explain("runs/2026-11-22-lenet5-digits-3f2a", "seven.png")  # doctest: +SKIP
+    >>> found.class_name, found.map.shape, found.layer  # doctest: +SKIP
+    ('7', (28, 28), 's4')
+
+    Args:
+        run: of a classifier; or a ``PretrainedClassifier``.
+        image: a file, in any format Pillow reads.
+        method: "gradcam", "gradcam++", "guided-backprop", "occlusion" or "integrated-gradients".
+        class_name: that is looked for; the most probable one when left out.
+        layer: of the first two methods, the paper's name of a layer; the last one that has a map when left out.
+
+    Raises:
+        ConvatlasError: not the run of a classifier, or one without weights; no such method, class or layer; a file
+            that is no image.
+    """
+    opened = run if isinstance(run, PretrainedClassifier) else classifier_run(run)
+    return explain_file(opened, image, method, class_name, layer)
+
+
+def classifier_run(run: str | Path | Run) -> ClassifierRun:
+    """A run, opened where it is not yet, of which only a classifier's will do.
+
+    Raises:
+        RunError: there is none, or it is another kind of run.
+    """
+    return _classifier(run if isinstance(run, Run) else Run.open(run))
 
 
 def _classifier(run: Run) -> ClassifierRun:

@@ -49,6 +49,10 @@ class WeightsError(ConvatlasError):
     """A file of weights that cannot be read, or is not of this network."""
 
 
+class ExplanationError(ConvatlasError):
+    """An image, a class or a layer of which a network's answer cannot be explained."""
+
+
 class StorageError(ConvatlasError):
     """The disk refused a write; what was there before is untouched."""
 

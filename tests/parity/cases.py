@@ -163,7 +163,15 @@ CASES: tuple[Case, ...] = (
     timm_pre(model="preresnet152", their_name="resnetv2_152"),
     *same_names(timm, "inception_v4", "inception_resnet_v2", image_size=107, adaptations=(NO_DROPOUT,)),
     timm(model="mobilenet_v1", their_name="mobilenetv1_100", adaptations=(TIMM_RELU,)),
-    *(timm(model=f"efficientnet_lite{n}", their_name=f"tf_efficientnet_lite{n}", by_name=True) for n in range(5)),
+    *(
+        timm(
+            model=f"efficientnet_lite{n}",
+            their_name=f"tf_efficientnet_lite{n}",
+            by_name=True,
+            adaptations=(NO_DROPOUT,),
+        )
+        for n in range(5)
+    ),
     # What Keras has
     keras_vgg(model="vgg16", their_name="VGG16"),
     keras_vgg(model="vgg19", their_name="VGG19"),

@@ -14,6 +14,7 @@ from typer._click.exceptions import ClickException  # Typer's own error base, wh
 from convatlas.cli.compare_models import compare_models
 from convatlas.cli.data import app as data
 from convatlas.cli.evaluate import evaluate
+from convatlas.cli.explain import explain
 from convatlas.cli.inspect import inspect
 from convatlas.cli.models import models
 from convatlas.cli.predict import predict
@@ -39,6 +40,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(probe)
+app.command()(explain)
 app.command()(models)
 app.command()(inspect)
 app.command("compare-models")(compare_models)

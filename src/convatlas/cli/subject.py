@@ -22,7 +22,7 @@ def opened_subject(what: str, weights: str | None) -> Run | PretrainedClassifier
     from convatlas.errors import RunError
     from convatlas.runs import Run
 
-    if (Path(what) / "card.json").exists() or not _is_classifier(what):
+    if not _is_classifier(what) or (Path(what) / "card.json").exists():
         if weights is not None:
             raise RunError(f"--weights are for a network by name; the run {what} has its own: leave it out")
         return Run.open(what)

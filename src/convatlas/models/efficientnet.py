@@ -8,9 +8,9 @@ first and last convolutions as wide in all of them.
 Sources: Tan & Le 2019, arXiv 1905.11946, Table 1 and section 3.3; Liu 2020, "Higher accuracy on vision models with
 EfficientNet-Lite", TensorFlow's blog, and its code in tensorflow/tpu, models/official/efficientnet/lite.
 
-Differences from the authors' code
-  - No stochastic depth (0.2 there) in training.
-  - Weights start from he_normal; those of the output layer from N(0, 0.01). There: a truncated normal by fan-out.
+Differences from the papers
+  - No stochastic depth (0.2 in the authors' code) in training.
+  - Weights start from he_normal; those of the output layer from N(0, 0.01). The authors' code has a normal by fan-out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from math import ceil
 
 import torch
+import torch.fx
 from torch import nn
 from torch.nn import functional
 
@@ -103,31 +104,42 @@ def scaled_channels(channels: int, width: float) -> int:
     return nearest + DIVISOR if nearest < 0.9 * wanted else nearest
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution whose output has ceil(side / stride) pixels, as TensorFlow's "same" padding has it.
+def padded_as_same(maps: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Zeros around maps, so that a convolution of stride 2 gives ceil(side / 2) pixels, as TensorFlow's "same" has it.
 
-    Where padding is uneven, as at stride 2 and even sides, the extra row and column are below and to the right.
+    Where padding is uneven, as at even sides, the extra row and column are below and to the right.
 
-    >>> SameConv2d(3, 8, 3, stride=2)(torch.zeros(1, 3, 224, 224)).shape
-    torch.Size([1, 8, 112, 112])
+    >>> padded_as_same(torch.zeros(1, 3, 224, 225), kernel=3).shape
+    torch.Size([1, 3, 225, 227])
     """
+    high, wide = (max(0, (-(-side // 2) - 1) * 2 + kernel - side) for side in maps.shape[2:])
+    return functional.pad(maps, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
 
-    def __init__(self, channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        # An odd window at stride 1 is padded evenly, which the convolution itself does fastest.
-        super().__init__(
-            channels, width, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups, bias=False
-        )
+
+torch.fx.wrap("padded_as_same")  # for who traces the network: how much is padded is not to be taken apart
+
+
+class SamePadding(nn.Module):
+    """What goes before a convolution of stride 2, which itself has no padding."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W] -> [N, width, ceil(H / stride), ceil(W / stride)]."""
-        if self.stride[0] == 1:
-            return super().forward(maps)
-        high, wide = (self._padding(side) for side in maps.shape[2:])
-        return super().forward(functional.pad(maps, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
+        """[N, C, H, W] -> the same with zeros around them."""
+        return padded_as_same(maps, self.kernel)
 
-    def _padding(self, side: int) -> int:
-        stride, kernel = self.stride[0], self.kernel_size[0]
-        return max(0, (-(-side // stride) - 1) * stride + kernel - side)
+
+def padding(kernel: int, stride: int) -> nn.Module:
+    """Before a convolution: an odd window at stride 1 is padded evenly, which the convolution itself does fastest."""
+    return nn.Identity() if stride == 1 else SamePadding(kernel)
+
+
+def convolution(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Without bias; what goes before it at stride 2 is `padding`."""
+    around = kernel // 2 if stride == 1 else 0
+    return nn.Conv2d(channels, width, kernel, stride, padding=around, groups=groups, bias=False)
 
 
 class SeparableConvolution(nn.Module):
@@ -135,16 +147,17 @@ class SeparableConvolution(nn.Module):
 
     def __init__(self, channels: int, stage: Stage, stride: int) -> None:
         super().__init__()
-        self.conv_dw = SameConv2d(channels, channels, stage.kernel, stride, groups=channels)
+        self.pad = padding(stage.kernel, stride)
+        self.conv_dw = convolution(channels, channels, stage.kernel, stride, groups=channels)
         self.bn1 = nn.BatchNorm2d(channels, EPSILON)
         self.act1 = nn.ReLU6(inplace=True)
-        self.conv_pw = SameConv2d(channels, stage.channels, 1)
+        self.conv_pw = convolution(channels, stage.channels, 1)
         self.bn2 = nn.BatchNorm2d(stage.channels, EPSILON)
         self.has_shortcut = stride == 1 and channels == stage.channels
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] -> [N, width, H / stride, W / stride]."""
-        residual: torch.Tensor = self.act1(self.bn1(self.conv_dw(maps)))
+        residual: torch.Tensor = self.act1(self.bn1(self.conv_dw(self.pad(maps))))
         residual = self.bn2(self.conv_pw(residual))
         return maps + residual if self.has_shortcut else residual
 
@@ -155,20 +168,21 @@ class InvertedResidual(nn.Module):
     def __init__(self, channels: int, stage: Stage, stride: int) -> None:
         super().__init__()
         hidden = channels * stage.expansion
-        self.conv_pw = SameConv2d(channels, hidden, 1)
+        self.conv_pw = convolution(channels, hidden, 1)
         self.bn1 = nn.BatchNorm2d(hidden, EPSILON)
         self.act1 = nn.ReLU6(inplace=True)
-        self.conv_dw = SameConv2d(hidden, hidden, stage.kernel, stride, groups=hidden)
+        self.pad = padding(stage.kernel, stride)
+        self.conv_dw = convolution(hidden, hidden, stage.kernel, stride, groups=hidden)
         self.bn2 = nn.BatchNorm2d(hidden, EPSILON)
         self.act2 = nn.ReLU6(inplace=True)
-        self.conv_pwl = SameConv2d(hidden, stage.channels, 1)
+        self.conv_pwl = convolution(hidden, stage.channels, 1)
         self.bn3 = nn.BatchNorm2d(stage.channels, EPSILON)
         self.has_shortcut = stride == 1 and channels == stage.channels
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] -> [N, width, H / stride, W / stride]."""
         residual: torch.Tensor = self.act1(self.bn1(self.conv_pw(maps)))
-        residual = self.act2(self.bn2(self.conv_dw(residual)))
+        residual = self.act2(self.bn2(self.conv_dw(self.pad(residual))))
         residual = self.bn3(self.conv_pwl(residual))
         return maps + residual if self.has_shortcut else residual
 
@@ -199,11 +213,12 @@ class EfficientNetLite(Classifier):
     def __init__(self, variant: LiteVariant, *, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         side = -(-image_size // 2)
-        self.conv_stem = SameConv2d(in_channels, STEM, 3, stride=2)
+        self.pad = padding(3, 2)
+        self.conv_stem = convolution(in_channels, STEM, 3, stride=2)
         self.bn1 = nn.BatchNorm2d(STEM, EPSILON)
         self.act1 = nn.ReLU6(inplace=True)
         self.blocks, taps, channels, side = stages_of_blocks(scaled_stages(variant), side)
-        self.conv_head = SameConv2d(channels, LAST, 1)
+        self.conv_head = convolution(channels, LAST, 1)
         self.bn2 = nn.BatchNorm2d(LAST, EPSILON)
         self.act2 = nn.ReLU6(inplace=True)
         stem = Tap("act1", (STEM, -(-image_size // 2), -(-image_size // 2)))
@@ -214,7 +229,7 @@ class EfficientNetLite(Classifier):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images [N, in_channels, H, W] -> the last feature map [N, 1280, h, w]."""
-        maps: torch.Tensor = self.act1(self.bn1(self.conv_stem(images)))
+        maps: torch.Tensor = self.act1(self.bn1(self.conv_stem(self.pad(images))))
         return self.act2(self.bn2(self.conv_head(self.blocks(maps))))  # type: ignore[no-any-return]
 
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
@@ -233,7 +248,7 @@ def _register(name: str, variant: LiteVariant) -> None:
             image_size=variant.image_size,
             in_channels=3,
             num_classes=1000,
-            minimum_size=32,
+            minimum_size=28,
             minimum_reason="five convolutions of stride 2",
             recipe="mobilenet",
             build=partial(EfficientNetLite, variant),

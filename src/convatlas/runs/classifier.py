@@ -29,6 +29,16 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
         self._model: Classifier | None = None
 
     @property
+    def network_name(self) -> str:
+        """As the card has it."""
+        return self.card.model.name
+
+    @property
+    def place(self) -> str:
+        """The run's directory."""
+        return str(self.path)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """As the card has them."""
         return self.card.classes

@@ -26,6 +26,16 @@ class ImageClassifier:
     _acceleration: Acceleration | None = None
 
     @property
+    def network_name(self) -> str:
+        """The registered network that it is."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> str:
+        """Where the weights are, in words."""
+        raise NotImplementedError
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The name of each output."""
         raise NotImplementedError

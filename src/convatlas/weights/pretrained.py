@@ -43,6 +43,16 @@ class PretrainedClassifier(ImageClassifier):
             )
 
     @property
+    def network_name(self) -> str:
+        """The registered network that it is."""
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """What the weights are called."""
+        return self.weights.name
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The name of each output."""
         assert self.weights.classes is not None

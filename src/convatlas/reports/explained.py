@@ -1,0 +1,79 @@
+"""What a network sees in some pictures, as one HTML file that needs nothing else: no network, light and dark, phone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import TypedDict
+
+from convatlas.reports.heat import OPACITY
+from convatlas.reports.page import environment
+
+# The page's policy names the script by its hash, so that no other runs on it, whatever a class is called.
+SCRIPT = """
+for (const slider of document.querySelectorAll("input[type=range]")) {
+  const section = slider.closest("section");
+  const show = () => section.style.setProperty("--opacity", slider.value / 100);
+  slider.addEventListener("input", show);
+  show();
+}
+"""
+
+
+class MethodRecord(TypedDict):
+    """One map of one picture."""
+
+    name: str
+    title: str
+    meaning: str
+    source: str
+    layer: str | None
+    heat: str  # a data: address
+    file: str
+
+
+class LayerRecord(TypedDict):
+    """The strongest channels of a layer."""
+
+    layer: str
+    shown: int
+    channels: int
+    picture: str  # a data: address
+
+
+class PictureRecord(TypedDict):
+    """One picture, what the network took it for, and where it saw that."""
+
+    name: str
+    explained: str  # the class
+    probability: float
+    top: Sequence[tuple[str, float]]
+    picture: str  # a data: address
+    methods: Sequence[MethodRecord]
+    maps: LayerRecord
+
+
+class ExplainedRecord(TypedDict):
+    """What the page of a command shows."""
+
+    model: str
+    run_path: str
+    pictures: Sequence[PictureRecord]
+    filters: str | None  # a data: address
+
+
+def render_explained(record: ExplainedRecord) -> str:
+    """The page of some explained pictures, as HTML text; names are escaped, and the same record gives the same bytes.
+
+    >>> record = ExplainedRecord(model="lenet5", run_path="runs/mine", pictures=[], filters=None)
+    >>> "<h1>What lenet5 sees</h1>" in render_explained(record)
+    True
+    """
+    from markupsafe import Markup
+
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    template = environment().get_template("explained.html.jinja")
+    return template.render(
+        explained=record, script=Markup(SCRIPT), script_hash=f"sha256-{digest}", opacity=round(100 * OPACITY)
+    )  # safe: the script above, and nothing else
