@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "lenet5"], "train needs a network and --data"),
         (["train", "lenet5", "--data", "digits"], "at least 12x12 .*received 8x8"),
         (["train", "lenet5", "--data", "digits", "--recipe", "lennet"], "no recipe named 'lennet'; did you mean lenet"),
-        (["train", "lenet5", "--data", "digits", "--set", "lr=1"], "no setting named 'lr'"),
+        (["train", "lenet5", "--data", "digits", "--set", "lr=1"], "'lr'; it is called learning_rate here"),
         (["train", "lenet5", "--data", "digits", "--set", "learning_rate"], "--set takes key=value"),
         (["train", "lenet5", "--data", "digits", "--image-size", "28", "--set", "initialization=hee"], "he_normal"),
         (

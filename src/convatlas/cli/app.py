@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException  # Typer's own error base, which it does not export
@@ -30,7 +30,6 @@ INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
 
 app = typer.Typer(
     name="convatlas",
-    help="The classic networks of vision, made real: train, evaluate and use them from a folder of images or a table.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,6 +47,23 @@ app.command()(recipes)
 app.command()(threshold)
 app.command()(runs)
 app.add_typer(data, name="data")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"convatlas {version('convatlas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def convatlas(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The classic networks of vision, made real: train, evaluate and use them from a folder of images or a table."""
 
 
 def main() -> None:

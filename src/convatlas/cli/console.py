@@ -112,6 +112,13 @@ def _print_test_accuracy(console: Console, card: Card) -> None:
         f"(95 % interval {low:.2%} to {high:.2%}, n = {card.test['n']:,}; chosen on validation, tested "
         f"{times(card.test_evaluations)})"
     )
+    if card.test.get("guessing") is not None:
+        console.print(_beside(card.test["balanced_accuracy"], card.test["most_frequent"], card.test["guessing"]))
+
+
+def _beside(balanced: float, most_frequent: str, guessing: float) -> str:
+    """What an accuracy is to be read beside."""
+    return f"balanced accuracy {balanced:.2%}   always answering {escape(most_frequent)} would give {guessing:.1%}"
 
 
 def _print_baseline(console: Console, card: Card) -> None:
@@ -134,6 +141,7 @@ def print_evaluation(report: EvaluationReport) -> None:
     console.print(
         f"[bold]accuracy {evaluation.accuracy:.2%}[/]  (95 % interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
     )
+    console.print(_beside(evaluation.balanced_accuracy, evaluation.most_frequent, evaluation.guessing))
     top_k = f"top-{evaluation.k} {evaluation.top_k_accuracy:.2%}   " if evaluation.k > 1 else ""
     console.print(f"{top_k}loss {evaluation.loss:.4f}   on {escape(report.images)}")
     for remark in report.remarks:
@@ -179,5 +187,5 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
         card = run.card
         figures = (card.best_text if card.best else "-", card.test_text if card.test else "-")
         names = (escape(printable(name)) for name in (run.path.name, card.model.name, card.data.name))
-        table.add_row(*names, card.status, *figures)
+        table.add_row(*names, run.status, *figures)
     console.print(table)

@@ -19,7 +19,9 @@ def runs(
 
     found, complaints = list_runs(root)
     if as_json:
-        print_json([{"path": str(run.path)} | run.card.model_dump(mode="json") for run in found])
+        print_json(
+            [{"path": str(run.path)} | run.card.model_dump(mode="json") | {"status": run.status} for run in found]
+        )
     else:
         print_runs(found, root)
     for complaint in complaints:

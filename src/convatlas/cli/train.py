@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def train(
@@ -26,6 +26,8 @@ def train(
         str | None, typer.Option(help="A shipped recipe or a .toml file; by default the network's own.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images, in all.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="The same as --set batch_size=N.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="The same as --set learning_rate=R.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Train for this long in all instead: 90s, 10m, 2h.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -84,6 +86,8 @@ def train(
         _refuse_with_resume(
             model=model,
             recipe=recipe,
+            batch=batch,
+            lr=learning_rate,
             set=settings,
             image_size=image_size,
             label=label,
@@ -139,6 +143,8 @@ def train(
             **parse_settings(settings or [])
             | _given(
                 epochs=epochs,
+                batch_size=batch,
+                learning_rate=learning_rate,
                 time_budget=budget,
                 seed=seed,
                 freeze=freeze,
@@ -178,10 +184,11 @@ def _times(text: str | None) -> float | None:
 
 
 def _seconds(text: str) -> float:
-    """Seconds of a duration such as 90s, 10m or 2h."""
+    """Seconds of a duration such as 90s, 10m, 5min or 1h30m."""
     from convatlas.errors import ConvatlasError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise ConvatlasError(f"--time-budget takes a duration such as 90s, 10m or 2h; received {text!r}")
-    return float(match[1]) * _UNITS[match[2]]
+    parts = re.findall(r"(\d+(?:\.\d+)?)(sec|min|[smh])", text.replace(" ", ""))
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.replace(" ", "") or total == 0:
+        raise ConvatlasError(f"--time-budget takes a duration such as 90s, 10m, 5min or 1h30m; received {text!r}")
+    return total

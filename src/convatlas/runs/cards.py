@@ -145,6 +145,9 @@ class ClassificationSummary(BaseModel):
     top_k_correct: Count
     top_k_accuracy: Share
     loss: Annotated[float, Field(ge=0)]
+    balanced_accuracy: Share | None = None  # this and the next two: of runs since they are kept
+    most_frequent: Name | None = None
+    guessing: Share | None = None
 
 
 class ClassificationCard(Card):

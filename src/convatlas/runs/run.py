@@ -25,6 +25,8 @@ READABLE_VERSIONS = (1, 2)  # the first had no task: all its runs classify
 DEFAULT_ROOT = Path("runs")
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+LOCK = ".lock"  # held while the run is trained
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 MOST_CARD_BYTES = 2**26
 SHOWN = 80  # letters of what cannot be a name
 LONGEST_COMPLAINT = 300  # letters: it may quote what a stranger has written
@@ -117,8 +119,8 @@ class Run:
         """
         try:
             # Never through a link: in a stranger's run it may lead to a file of this person's.
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-            lock = os.fdopen(os.open(self.path / ".lock", flags, 0o666), "r+")
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | NONBLOCK
+            lock = os.fdopen(os.open(self.path / LOCK, flags, 0o666), "r+")
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
         with lock:
@@ -127,6 +129,24 @@ class Run:
             except OSError as error:
                 raise RunError(f"{self.path} is being trained by another process; wait for it or stop it") from error
             yield
+
+    @property
+    def status(self) -> str:
+        """As the card has it; "stopped" where it says "training" and nobody trains it: it was killed."""
+        return "stopped" if self.card.status == "training" and not self._is_being_written() else str(self.card.status)
+
+    def _is_being_written(self) -> bool:
+        """Whether another process holds the run's lock; nothing is created to find out."""
+        try:
+            lock = os.fdopen(os.open(self.path / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | NONBLOCK), "r+")
+        except OSError:  # there is none, or it may not be written by this person: then nobody can tell
+            return (self.path / LOCK).exists()
+        with lock:
+            try:
+                _lock(lock)
+            except OSError:
+                return True
+        return False
 
     def with_weights(self, outline: Network) -> Network:
         """A network without memory, given the run's best weights; in evaluation mode.

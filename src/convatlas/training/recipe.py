@@ -292,7 +292,21 @@ def _recipe_of(content: dict[str, Any], where: str) -> Recipe:
     return parse_recipe(content, where, RECIPES[task])
 
 
+# What other libraries call a setting.
+ELSEWHERE = {
+    "lr": "learning_rate",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "optim": "optimizer",
+    "scheduler": "schedule",
+    "amp": "precision",
+}
+
+
 def _unknown_setting(key: str, kind: type[Recipe]) -> str:
+    if ELSEWHERE.get(key) in kind.model_fields:
+        return f"there is no setting named {key!r}; it is called {ELSEWHERE[key]} here"
     others = [task for task, other in RECIPES.items() if key in other.model_fields]
     if others:
         return f"{key} is a setting of the task {others[0]}, and has no meaning for {kind.task}: leave it out"

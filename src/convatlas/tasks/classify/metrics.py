@@ -80,6 +80,21 @@ class Evaluation:
         return class_scores(self.confusion, self.classes)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of the share of each that is answered correctly, 0..1: rare classes count alike."""
+        return float(np.mean([score.recall for score in self.per_class if score.support]))
+
+    @property
+    def most_frequent(self) -> str:
+        """The class that most of the images have."""
+        return self.classes[int(self.confusion.sum(axis=1).argmax())]
+
+    @property
+    def guessing(self) -> float:
+        """Share of the images that always answering the most frequent class would get right, 0..1."""
+        return int(self.confusion.sum(axis=1).max()) / self.n
+
+    @property
     def figures(self) -> dict[str, float]:
         """Loss and accuracy."""
         return {"loss": self.loss, "accuracy": self.accuracy}
@@ -95,6 +110,9 @@ class Evaluation:
             "top_k_correct": self.top_k_correct,
             "top_k_accuracy": self.top_k_accuracy,
             "loss": self.loss,
+            "balanced_accuracy": self.balanced_accuracy,
+            "most_frequent": self.most_frequent,
+            "guessing": self.guessing,
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""What people type who come from elsewhere, and what is printed beside an accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convatlas.cli.train import _seconds
+from convatlas.errors import ConvatlasError
+from convatlas.runs import Run
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("5min", 300), ("90sec", 90), ("1h30m", 5400), ("1.5 h", 5400), ("2h 5min", 7500)],
+)
+def test_durations_as_people_write_them(text: str, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "0s", "5 minutes", "m5", "1h30", "-5m", "1hh"])
+def test_other_durations_are_told(text: str) -> None:
+    with pytest.raises(ConvatlasError, match="90s, 10m, 5min or 1h30m"):
+        _seconds(text)
+
+
+def test_version(convatlas: Command) -> None:
+    answer = convatlas("--version")
+    assert (answer.code, answer.out.split()[0]) == (0, "convatlas")
+
+
+def test_accuracy_is_told_beside_guessing_and_a_killed_run_is_not_training(convatlas: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    asked = ("--image-size", "16", "--epochs", "1", "--batch", "64", "--lr", "0.02", "--engine", "torch")
+    answer = convatlas("train", "lenet5", "--data", "digits", "--out", out, *asked)
+    assert answer.code == 0, answer.err
+    assert "balanced accuracy" in answer.out
+    assert "always answering" in answer.out
+    card = json.loads((out / "card.json").read_text())
+    assert (card["recipe"]["batch_size"], card["recipe"]["learning_rate"]) == (64, 0.02)
+    assert 0.08 < card["test"]["guessing"] < 0.12
+
+    card["status"] = "training"  # as a kill leaves it
+    (out / "card.json").write_text(json.dumps(card))
+    listed = convatlas("runs", tmp_path, "--json")
+    assert json.loads(listed.out)[0]["status"] == "stopped"
+    run = Run.open(out)
+    with run.being_written():
+        assert Run.open(out).status == "training"
+    before = sorted(out.iterdir())
+    assert Run.open(out).status == "stopped"
+    assert sorted(out.iterdir()) == before
