@@ -37,6 +37,8 @@ from convatlas.workflows.classify import resume_classifier, train_classifier
 from convatlas.workflows.reconstruct import resume_autoencoder, train_autoencoder
 from convatlas.workflows.reconstruct_images import resume_image_autoencoder, train_image_autoencoder
 
+WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5", ".keras")
+
 
 def train(  # noqa: PLR0913, what a person may want to say
     model: str,
@@ -92,7 +94,7 @@ def train(  # noqa: PLR0913, what a person may want to say
     Raises:
         ConvatlasError: whatever a person can mend, in one line.
     """
-    entry = find_entry(model)
+    entry = find_entry(_network_name(model))
     _require_texts(label=label, time=time)
     if engine is not None:
         known_engine(engine)  # before the data: a mistake is an error at once
@@ -304,6 +306,23 @@ def _classifier(run: Run) -> ClassifierRun:
     if not isinstance(run, ClassifierRun):
         raise RunError(f"{run.path} is not the run of a classifier")
     return run
+
+
+def _network_name(model: object) -> str:
+    """The name of a network; what people name instead is told in one line."""
+    if isinstance(model, nn.Module):
+        raise RecipeError(
+            f"train takes the name of a network, as list_models() has them; received a {type(model).__name__}. "
+            "convatlas.inspect and convatlas.engine.accelerate take a module of your own"
+        )
+    if not isinstance(model, str):
+        raise RecipeError(f"train takes the name of a network; received {shortened(repr(model))}")
+    if Path(model).suffix in WEIGHT_FILES:
+        raise RecipeError(
+            f"{shortened(model)} is a file of weights: name the network that they are for, and the file as weights "
+            "(--weights on the command line)"
+        )
+    return model
 
 
 def _require_texts(**given: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from convatlas.cli.train import _seconds
 from convatlas.errors import ConvatlasError
@@ -56,3 +57,40 @@ def test_accuracy_is_told_beside_guessing_and_a_killed_run_is_not_training(conva
     before = sorted(out.iterdir())
     assert Run.open(out).status == "stopped"
     assert sorted(out.iterdir()) == before
+
+
+def test_digits_are_enlarged_for_a_network_that_takes_none_so_small(convatlas: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answer = convatlas("train", "lenet5", "--data", "digits", "--out", out, "--set", "steps=2", "--engine", "torch")
+    assert answer.code == 0, answer.err
+    assert "images of 8x8 are enlarged to 28x28, the size that lenet5 is made for" in " ".join(answer.out.split())
+    assert json.loads((out / "card.json").read_text())["preprocessing"]["crop"] == 28
+
+    photos = tmp_path / "photos"
+    (photos / "inner").mkdir(parents=True)
+    for number in range(3):
+        Image.new("L", (20, 20), 40 * number).save(photos / "inner" / f"{number}.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    table = tmp_path / "classes.csv"
+    answer = convatlas("predict", out, photos, "--csv", table, "--top", "2", "--engine", "torch")
+    assert answer.code == 0
+    assert "left out" in answer.err
+    assert "broken.png" in answer.err
+    lines = table.read_text().splitlines()
+    assert lines[0] == "image,rank,class,probability"
+    assert len(lines) == 1 + 3 * 2
+    pattern = convatlas("predict", out, photos / "inner" / "*.png", "--json", "--engine", "torch")
+    assert len(json.loads(pattern.out)) == 3
+    nothing = convatlas("predict", out, photos / "broken.png")
+    assert (nothing.code, nothing.err.count("\n")) == (2, 1)
+    empty = convatlas("predict", out, tmp_path / "*.jpg")
+    assert "there are no images in" in empty.err
+
+
+def test_a_module_is_not_a_name() -> None:
+    import torch
+
+    import convatlas as package
+
+    with pytest.raises(ConvatlasError, match=r"train takes the name of a network.* received a Linear"):
+        package.train(torch.nn.Linear(2, 2), data="digits")

@@ -20,8 +20,10 @@ def folder_of(images: list[Image.Image], folder: Path) -> Path:
 
 def test_small_squares_are_shown_as_they_are(tmp_path: Path) -> None:
     source = open_source(folder_of([Image.new("RGB", (32, 32))] * 6, tmp_path))
-    assert choose_geometry(source, native_size=224) == Geometry(channels=3, resize=32, crop=32)
-    assert choose_geometry(source, native_size=224, image_size=64) == Geometry(channels=3, resize=64, crop=64)
+    assert choose_geometry(source, native_size=224) == Geometry(channels=3, resize=32, crop=32, small_side=32)
+    assert choose_geometry(source, native_size=224, image_size=64) == Geometry(
+        channels=3, resize=64, crop=64, small_side=32
+    )
 
 
 @pytest.mark.parametrize("sizes", [[(500, 375), (300, 400)], [(640, 480)], [(300, 300)]])
@@ -31,6 +33,14 @@ def test_photographs_get_the_networks_size_and_a_margin_to_crop_from(
     source = open_source(folder_of([Image.new("RGB", size) for size in sizes * 3], tmp_path))
     assert choose_geometry(source, native_size=224) == Geometry(channels=3, resize=256, crop=224)
     assert choose_geometry(source, native_size=224, image_size=112) == Geometry(channels=3, resize=128, crop=112)
+
+
+def test_images_too_small_for_the_network_are_enlarged_to_its_own_size(tmp_path: Path) -> None:
+    source = open_source(folder_of([Image.new("RGB", (8, 8))] * 6, tmp_path))
+    geometry = choose_geometry(source, native_size=28, minimum_size=12)
+    assert (geometry.resize, geometry.crop, geometry.enlarges) == (28, 28, True)
+    asked = choose_geometry(source, native_size=28, minimum_size=12, image_size=8)
+    assert (asked.crop, asked.enlarges) == (8, False)
 
 
 def test_grey_images_stay_grey_only_when_all_are(tmp_path: Path) -> None:
@@ -44,4 +54,6 @@ def test_grey_images_stay_grey_only_when_all_are(tmp_path: Path) -> None:
 def test_a_damaged_file_has_no_say(tmp_path: Path) -> None:
     folder = folder_of([Image.new("RGB", (32, 32))] * 9, tmp_path)
     (folder / "a" / "0.png").write_bytes(b"not a picture")
-    assert choose_geometry(open_source(folder), native_size=224) == Geometry(channels=3, resize=32, crop=32)
+    assert choose_geometry(open_source(folder), native_size=224) == Geometry(
+        channels=3, resize=32, crop=32, small_side=32
+    )

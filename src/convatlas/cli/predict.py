@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from convatlas.acceleration import Engine
     from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
     from convatlas.runs.autoencoder import Scored
+    from convatlas.tasks.classify.task import Prediction
     from convatlas.tasks.reconstruct.answers import ImagePrediction
 
 CLASSES_NAMED, ROWS_NAMED = 5, 10
@@ -21,7 +24,12 @@ def predict(
         str,
         typer.Argument(help="A run: its directory, or its name under runs/. Or a network that has ImageNet weights."),
     ],
-    what: Annotated[list[Path], typer.Argument(help="Image files; or a table of rows.", metavar="IMAGE...|TABLE")],
+    what: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, folders of them, patterns such as '*.jpg'; or a table of rows.", metavar="IMAGE...|TABLE"
+        ),
+    ],
     top: Annotated[
         int | None, typer.Option(min=1, help="Classes to name for each image (5), or highest rows to explain (10).")
     ] = None,
@@ -31,6 +39,10 @@ def predict(
     maps: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Of an autoencoder of images: write each image with what is wrong marked."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Of a classifier: write the classes of each image to a file."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
@@ -49,27 +61,58 @@ def predict(
 
     opened = opened_subject(run, weights)
     if isinstance(opened, AutoencoderRun):
-        refuse_options(opened, engine=engine, maps=maps)
+        refuse_options(opened, engine=engine, maps=maps, csv=csv)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
         return
     refuse_options(opened, out=out)
     if isinstance(opened, ImageAutoencoderRun):
-        refuse_options(opened, engine=engine, top=top)
+        refuse_options(opened, engine=engine, top=top, csv=csv)
         _predict_anomalies(opened, what, maps, as_json=as_json)
         return
     refuse_options(opened, maps=maps)
     if isinstance(opened, ImageClassifier):
-        _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", as_json=as_json)
+        _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", csv, as_json=as_json)
 
 
-def _predict_images(run: ImageClassifier, images: list[Path], top: int, engine: Engine, *, as_json: bool) -> None:
-    from convatlas.cli.console import print_json, print_predictions
+def _predict_images(
+    run: ImageClassifier, named: list[Path], top: int, engine: Engine, csv: Path | None, *, as_json: bool
+) -> None:
+    """Classes of all images that can be read; the others are named, and none at all is a mistake."""
+    from convatlas.cli.console import counting, print_json, print_predictions
+    from convatlas.data.readers.folder import named_images
+    from convatlas.errors import DataError
 
-    predictions = run.predict(images, top=top, engine=engine)
+    images = named_images(named)
+    unreadable: list[DataError] = []
+    predictions: list[Prediction] = []
+    with counting() as tell:
+        for batch in run.predictions(images, top, engine, unreadable.append):
+            predictions += batch
+            tell("images", len(predictions) + len(unreadable), len(images))
+    if not predictions:
+        raise unreadable[0]
+    if csv is not None:
+        _write_classes(csv, predictions)
     if as_json:
         print_json([{"image": p.image, "top": [{"class": c, "probability": q} for c, q in p.top]} for p in predictions])
-    else:
+    elif csv is None:
         print_predictions(predictions)
+    for error in unreadable:
+        print(f"convatlas: left out: {error}", file=sys.stderr)
+
+
+def _write_classes(path: Path, predictions: Sequence[Prediction]) -> None:
+    """A line for each image and class: the image, the place of the class, its name and its probability."""
+    import csv
+
+    from convatlas.files import replacing
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "rank", "class", "probability"))
+        for each in predictions:
+            for rank, (name, probability) in enumerate(each.top, start=1):
+                writer.writerow((each.image, rank, name, f"{probability:.6f}"))
 
 
 def _predict_anomalies(run: ImageAutoencoderRun, images: list[Path], maps: Path | None, *, as_json: bool) -> None:

@@ -24,13 +24,21 @@ class Geometry:
     channels: int
     resize: int
     crop: int
+    small_side: int | None = None  # of small square images of one size, as they are
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether small images are shown larger than they are."""
+        return self.small_side is not None and self.small_side < self.crop
 
 
-def choose_geometry(source: Source, *, native_size: int, image_size: int | None = None) -> Geometry:
+def choose_geometry(
+    source: Source, *, native_size: int, minimum_size: int = 1, image_size: int | None = None
+) -> Geometry:
     """The geometry for a network of ``native_size``, or for ``image_size`` where a person asked for it.
 
     Small square images of one size stay as they are (CIFAR-10 is shown to VGG at 32x32); everything else is brought to
-    the network's own size.
+    the network's own size, as are small ones below ``minimum_size``, the smallest that the network takes.
 
     >>> choose_geometry(open_source("digits"), native_size=28)  # doctest: +SKIP
     Geometry(channels=1, resize=8, crop=8)
@@ -42,8 +50,8 @@ def choose_geometry(source: Source, *, native_size: int, image_size: int | None 
         raise ImageSizeError(f"image_size is a side in pixels, 1 to {LARGEST_SIDE}; received {image_size!r}")
     channels, side = remembered("geometry", source.stamp, lambda: _look_at(source))
     if side is not None and side <= SMALL:
-        crop = image_size or side
-        return Geometry(channels, crop, crop)
+        crop = image_size or (side if side >= minimum_size else native_size)
+        return Geometry(channels, crop, crop, side)
     crop = image_size or native_size
     return Geometry(channels, round(crop * MARGIN), crop)
 

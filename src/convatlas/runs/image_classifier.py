@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convatlas.acceleration import Acceleration, Engine, settle
-from convatlas.data.decode import decode_file
+from convatlas.data.decode import UnreadableImageError, decode_file
 from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.source import Pixels
 from convatlas.errors import RunError
 
 if TYPE_CHECKING:
-    import torch
-
     from convatlas.models.contract import Classifier
     from convatlas.tasks.classify.task import Classification, Prediction
 
@@ -85,23 +84,48 @@ class ImageClassifier:
             RunError: ``top`` is no number of classes.
             TrainingError: the network's outputs are not finite.
         """
-        import torch
+        paths = [images] if isinstance(images, str | Path) else list(images)
 
+        def refuse(error: UnreadableImageError) -> None:
+            raise error
+
+        return [each for batch in self.predictions(paths, top, engine, refuse) for each in batch]
+
+    def predictions(
+        self,
+        paths: Sequence[str | Path],
+        top: int,
+        engine: Engine,
+        unreadable: Callable[[UnreadableImageError], None],
+    ) -> Iterator[list[Prediction]]:
+        """As `predict`, a batch at a time; a file that cannot be read is told to ``unreadable`` and left out."""
         if not isinstance(top, int) or top < 1:
             raise RunError(f"top is how many classes to name, 1 or more; received {top!r}")
-        paths = [images] if isinstance(images, str | Path) else list(images)
-        preprocessing = self.preprocessing
-        size = preprocessing.evaluation_batch
-        device = next(self.model().parameters()).device
-        network: torch.nn.Module | None = None
-        predictions = []
+        size = self.preprocessing.evaluation_batch
         for start in range(0, len(paths), size):
-            names = paths[start : start + size]
-            pixels = np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in names])
-            if network is None:  # after decoding: whoever names a file that is no image need not wait for the engine
-                network = self.accelerated(engine, len(names)).module
-            with torch.inference_mode():
-                inputs = preprocessing.normalize(torch.from_numpy(pixels).to(device))
-                logits = network(inputs)
-            predictions += self.task().predictions(logits, names, top)
-        return predictions
+            names, pixels = self._decoded(paths[start : start + size], unreadable)
+            # After decoding: whoever names a file that is no image need not wait for the engine.
+            yield self._answers(names, pixels, top, engine) if names else []
+
+    def _decoded(
+        self, paths: Sequence[str | Path], unreadable: Callable[[UnreadableImageError], None]
+    ) -> tuple[list[str | Path], list[Pixels]]:
+        names, pixels = [], []
+        for path in paths:
+            try:
+                pixels.append(decode_file(path, self.preprocessing.channels, self.preprocessing.resize))
+                names.append(path)
+            except UnreadableImageError as error:
+                unreadable(error)
+        return names, pixels
+
+    def _answers(
+        self, names: Sequence[str | Path], pixels: Sequence[Pixels], top: int, engine: Engine
+    ) -> list[Prediction]:
+        import torch
+
+        network = self.accelerated(engine, len(names)).module
+        device = next(self.model().parameters()).device
+        with torch.inference_mode():
+            logits = network(self.preprocessing.normalize(torch.from_numpy(np.stack(pixels)).to(device)))
+        return self.task().predictions(logits, names, top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from convatlas.assessment.classifier import dataset_of, test_once, write_report
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset
-from convatlas.data.geometry import choose_geometry
+from convatlas.data.geometry import Geometry, choose_geometry
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Source
 from convatlas.errors import RecipeError, RunError
@@ -31,6 +32,8 @@ from convatlas.runs import (
     refuse_taken,
     timestamp,
 )
+from convatlas.tasks.classify.findings import gap_finding, one_answer_finding
+from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.classify.task import Classification
 from convatlas.training import checkpoint
 from convatlas.training.checkpoint import TrainingState
@@ -75,9 +78,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     start = open_weights(weights, entry.name) if weights is not None else None
     source = open_source(data)
     chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
-    geometry = choose_geometry(source, native_size=entry.image_size, image_size=image_size)
-    if start is not None and start.in_channels is not None:
-        geometry = replace(geometry, channels=start.in_channels)
+    geometry = _geometry(entry, source, start, image_size, watch)
     model_card = ModelCard(
         name=entry.name, num_classes=len(source.classes), in_channels=geometry.channels, image_size=geometry.crop
     )
@@ -171,7 +172,11 @@ def _fit(
 
     def conclude(state: TrainingState) -> None:
         _after_training()
-        write_report(run, state.history, test=test_once(run, dataset))
+        test = test_once(run, dataset)
+        for finding in _findings_of_test(run, test):
+            watch.finding(finding)
+            run.update(findings=(*run.card.findings, finding))
+        write_report(run, state.history, test=test)
 
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
     balance = tuple(map(int, counts)) if recipe.class_weights == "balanced" else None
@@ -179,6 +184,16 @@ def _fit(
     rates = layer_rates(network, recipe)
     attempt(run, network, task, feed, recipe, watch, resume=resume, rates=rates, conclude=conclude)
     return run
+
+
+def _findings_of_test(run: ClassifierRun, test: Evaluation | None) -> list[str]:
+    """What the last look says of the training: one answer for all, or far below the validation."""
+    best, counts = run.card.best, run.card.data.counts
+    if test is None or best is None:
+        return []
+    validated = round(best["validation_accuracy"] * counts["validation"])
+    found = (one_answer_finding(test), gap_finding(test, validated, counts["validation"]))
+    return [finding for finding in found if finding is not None]
 
 
 def _memory_limit(memory: str | int | None) -> int | None:
@@ -241,6 +256,36 @@ def _choose_recipe(
     else:
         chosen = default_recipe(TRANSFER if start is not None else entry.recipe, mirror=source.mirror)
     return chosen if start is None else chosen.updated(normalization=start.normalization)
+
+
+def _geometry(
+    entry: ModelEntry, source: Source, start: Weights | None, image_size: int | None, watch: Watch
+) -> Geometry:
+    """The size that is asked for or suits the images and the network; as many channels as the weights take."""
+    geometry = choose_geometry(
+        source, native_size=entry.image_size, minimum_size=entry.minimum_size, image_size=image_size
+    )
+    if start is not None and start.in_channels is not None:
+        geometry = replace(geometry, channels=start.in_channels)
+    if is_main() and image_size is None:
+        for remark in _remarks_on_size(entry, geometry, start):
+            watch.finding(remark)
+    return geometry
+
+
+def _remarks_on_size(entry: ModelEntry, geometry: Geometry, start: Weights | None) -> Iterator[str]:
+    """What a person ought to know of the size that was chosen for them."""
+    side, crop = geometry.small_side, geometry.crop
+    if geometry.enlarges:
+        yield (
+            f"images of {side}x{side} are enlarged to {crop}x{crop}, the size that {entry.name} is made for: it takes "
+            f"no smaller ones than {entry.minimum_size}x{entry.minimum_size}"
+        )
+    if start is not None and side is not None and 2 * crop < entry.image_size:
+        yield (
+            f"images of {side}x{side} are shown as they are to weights that were probably trained at "
+            f"{entry.image_size}x{entry.image_size}: try --image-size {entry.image_size // 2}, which enlarges them"
+        )
 
 
 def _preprocessing(

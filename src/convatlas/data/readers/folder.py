@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -222,3 +222,27 @@ def _leads_on(entry: os.DirEntry[str], folder: Path, root: Path) -> bool:
 def _above(folder: Path, root: Path) -> set[Path]:
     resolved = folder.resolve()
     return {root, resolved, *resolved.parents}
+
+
+def named_images(places: Sequence[Path]) -> list[Path]:
+    """The image files that a person means: files as they are, those below a folder, those that a pattern fits.
+
+    >>> named_images([Path("photos/"), Path("more/*.jpg")])  # doctest: +SKIP
+    [PosixPath('photos/cat/1.png'), PosixPath('more/2.jpg')]
+
+    Raises:
+        DataError: a folder or a pattern without images.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            names = [name for name, _ in _walk(place) if _looks_like_an_image(name) and not is_hidden(name)]
+            below = [place / name for name in sorted(names, key=natural_key)]
+        elif not place.exists() and any(letter in place.name for letter in "*?["):
+            below = sorted(place.parent.glob(place.name), key=lambda path: natural_key(path.name))
+        else:
+            below = [place]
+        if not below:
+            raise DataError(f"there are no images in {shortened(place)!r}")
+        found += below
+    return found

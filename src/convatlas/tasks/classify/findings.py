@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from convatlas.tasks import symmetry
+from convatlas.tasks.classify.metrics import Evaluation, wilson_interval
 
+NEARLY_ALL = 0.95  # of the answers
+DIFFERENT = 0.15  # that share must be beyond the class's own
 STUCK_WITHIN = 0.01  # share of ln(classes) that a loss may lie below guessing and still count as not started
 
 
@@ -42,3 +45,39 @@ def stuck_finding(train_loss: float, classes: int, learning_rate: float) -> str 
 
 def _outputs(module: nn.Module) -> int:
     return int(module.weight.shape[0]) if isinstance(module.weight, torch.Tensor) else 0
+
+
+def one_answer_finding(evaluation: Evaluation) -> str | None:
+    """One line when nearly all images get the same answer, though they are of several classes; or None.
+
+    >>> import numpy as np
+    >>> counts = np.array([[3, 0], [40, 1]])
+    >>> one_answer_finding(Evaluation(("ant", "bee"), counts, 1, 4, 0.7)).partition(":")[0]
+    'the network answers ant for 98 % of the test images, of which 7 % are'
+    """
+    answers, images = evaluation.confusion.sum(axis=0), evaluation.confusion.sum(axis=1)
+    given = int(answers.argmax())
+    share, true = answers[given] / evaluation.n, images[given] / evaluation.n
+    if share < NEARLY_ALL or true > share - DIFFERENT:
+        return None
+    return (
+        f"the network answers {evaluation.classes[given]} for {share:.0%} of the test images, of which {true:.0%} are: "
+        "it has collapsed to one class. Try --balance, a longer training, or a learning rate a tenth of it"
+    ).replace("%", " %")
+
+
+def gap_finding(test: Evaluation, validated: int, validation_images: int) -> str | None:
+    """One line when the test accuracy is far below the validation's, beyond what either number of images can tell.
+
+    ``validated`` are the right answers among the validation images.
+    """
+    if not validation_images:
+        return None
+    low, _ = wilson_interval(validated, validation_images)
+    if test.interval[1] >= low:
+        return None
+    return (
+        f"the test accuracy {test.accuracy:.1%} is far below the validation's {validated / validation_images:.1%}: the "
+        "test images are of another kind, or validation images have near-duplicates in the training set. "
+        "See convatlas data describe"
+    )
