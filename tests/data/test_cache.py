@@ -105,6 +105,22 @@ def test_copies_of_an_image_never_lie_on_both_sides_of_a_cut(tmp_path: Path, spl
         assert sum(map(len, parts)) == len(set.union(*parts))
 
 
+def test_one_picture_does_not_make_up_a_part(tmp_path: Path) -> None:
+    """As black masks are, hundreds of them: all would go where the first goes."""
+    root = make_folder(tmp_path / "set", {"cats": 60, "dogs": 60})
+    for index in range(40):
+        Image.new("L", (12, 10)).save(root / f"dogs/black {index:02}.png")
+    for index in range(4):  # a few copies are nothing to speak of
+        shutil.copy(root / "cats/000.png", root / f"cats/copy {index}.png")
+    dataset = prepared(root)
+    assert dataset.repeated == (("dogs/black 00.png", 40),)
+    assert sum(dataset.counts.values()) == 60 + 4 + 60 + 1
+    divided = make_folder(tmp_path / "divided", {"train/cats": 8, "train/dogs": 8, "test/cats": 2, "test/dogs": 2})
+    for index in range(20):
+        Image.new("L", (12, 10)).save(divided / f"train/dogs/black {index:02}.png")
+    assert prepared(divided).repeated == ()
+
+
 def test_copies_between_given_splits_are_left_where_they_are(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {"train/cats": 8, "train/dogs": 8})
     shutil.copytree(root / "train", root / "test")

@@ -30,6 +30,7 @@ Watch = Callable[[int, int], None]
 DECODER_VERSION = 2  # raise it when `decode` gives other pixels or entries hold something else: all are made anew
 TEST_FRACTION = 0.1  # of a set that brings none
 TEST_SEED = 0  # always: which images are the test set never depends on a run
+MOST_COPIES, MOST_COPIES_SHARE = 10, 0.01  # of one picture; beyond both, one of them is kept
 ABANDONED_AFTER = 3600.0  # seconds since the last write
 
 
@@ -67,7 +68,8 @@ def prepare(
             f"{len(skipped)} of the files in {source.name} cannot be read; the first is {name} ({reason}). "
             "Mend or remove them, or leave out --strict to skip them"
         )
-    train, validation, test = _divide(entry, source, validation_fraction, split_seed)
+    splits, repeated = _without_repetitions(entry, source)
+    train, validation, test = _divide(splits, entry.groups, source, validation_fraction, split_seed)
     return Dataset(
         name=source.name,
         classes=source.classes,
@@ -80,6 +82,7 @@ def prepare(
         split_seed=split_seed,
         validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
         location=source.location,
+        repeated=repeated,
     )
 
 
@@ -264,20 +267,40 @@ def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> _Chunk:
     return chunk
 
 
-def _divide(
-    entry: _Entry, source: Source, fraction: float, seed: int
-) -> tuple[ImageArray, ImageArray, ImageArray | None]:
+def _without_repetitions(
+    entry: _Entry, source: Source
+) -> tuple[dict[SplitName, ImageArray], tuple[tuple[str, int], ...]]:
+    """The splits with one image of those that are there many times, and for each its name and how often it was.
+
+    Copies stay together where a split is cut, and hundreds of one picture would be the better part of the test set.
+    Nothing is left out of splits that a person made.
+    """
     splits = entry.splits()
+    if "validation" in splits or "test" in splits:
+        return splits, ()
+    train = splits["train"]
+    groups, counts = np.unique(entry.groups[train.rows], return_counts=True)
+    many = groups[counts > max(MOST_COPIES, int(MOST_COPIES_SHARE * len(train)))]
+    own = entry.groups[train.rows]
+    is_kept = ~np.isin(own, many)
+    is_kept[np.unique(own, return_index=True)[1]] = True  # the first of each
+    repeated = tuple((_name_of_row(source, int(row)), int(counts[groups == row][0])) for row in many)
+    return {**splits, "train": train.subset(np.flatnonzero(is_kept))}, repeated
+
+
+def _divide(
+    splits: dict[SplitName, ImageArray], groups: Rows, source: Source, fraction: float, seed: int
+) -> tuple[ImageArray, ImageArray, ImageArray | None]:
     train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
     cuts = (validation is None) + (validation is None and test is None)
     _require_images(splits, source)
     if cuts:
-        _require_enough_to_cut(train, entry.groups, source, at_least=1 + cuts)
+        _require_enough_to_cut(train, groups, source, at_least=1 + cuts)
     if validation is not None:
         return train, validation, test
     if test is None:
-        train, test = _cut(train, entry.groups, TEST_FRACTION, TEST_SEED)
-    train, validation = _cut(train, entry.groups, fraction, seed)
+        train, test = _cut(train, groups, TEST_FRACTION, TEST_SEED)
+    train, validation = _cut(train, groups, fraction, seed)
     return train, validation, test
 
 

@@ -80,6 +80,7 @@ class Dataset:
     split_seed: int
     validation_fraction: float
     location: str = ""
+    repeated: tuple[tuple[str, int], ...] = ()  # pictures of which one is kept, and how many there were
 
     @property
     def counts(self) -> dict[str, int]:

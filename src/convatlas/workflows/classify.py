@@ -169,6 +169,9 @@ def _fit(
 ) -> ClassifierRun:
     if dataset.skipped and is_main():
         watch.finding(skipped_finding(dataset.skipped))
+    if is_main():
+        for name, count in dataset.repeated:
+            watch.finding(f"{count:,} pictures are the same as {name}; 1 kept")
 
     def conclude(state: TrainingState) -> None:
         _after_training()
