@@ -94,3 +94,19 @@ def test_a_module_is_not_a_name() -> None:
 
     with pytest.raises(ConvatlasError, match=r"train takes the name of a network.* received a Linear"):
         package.train(torch.nn.Linear(2, 2), data="digits")
+
+
+def test_without_a_test_set_validation_figures_are_kept(convatlas: Command, tmp_path: Path) -> None:
+    for part, each in (("train", 6), ("val", 3)):
+        for shade, name in ((30, "dark"), (220, "light")):
+            for number in range(each):
+                path = tmp_path / "set" / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (28, 28), shade + number).save(path)
+    out = tmp_path / "run"
+    asked = ("--out", out, "--epochs", "1", "--engine", "torch")
+    answer = convatlas("train", "lenet5", "--data", tmp_path / "set", *asked)
+    assert answer.code == 0, answer.err
+    assert json.loads((out / "evaluations" / "set-validation.json").read_text())["n"] == 6
+    assert "These images chose the weights" in (out / "report.html").read_text()
+    assert json.loads((out / "card.json").read_text())["test"] is None

@@ -203,3 +203,17 @@ def test_commands_can_be_pasted_whatever_the_run_is_called(run_record):
 
 def test_the_same_record_gives_the_same_page(run_record):
     assert render_run(run_record) == render_run(run_record)
+
+
+def test_without_a_test_set_the_page_shows_the_validation_and_says_what_it_is_worth(run_record_json):
+    record = json.loads(run_record_json)
+    record |= {"validation": record["test"], "test": None}
+    page = Page(render_run(record))
+    assert "These images chose the weights, so the figures flatter" in page.text
+    assert "Most frequent mistakes on the validation images" in page.text
+    assert "Class by class" in page.text
+
+
+def test_accuracy_stands_beside_guessing(page):
+    assert "Always answering wasps would give 20.0" in page.text
+    assert "Balanced accuracy" in page.text

@@ -29,6 +29,7 @@ from convatlas.training.processes import main_process_first, processes
 from convatlas.weights import PretrainedClassifier
 
 EVALUATIONS = "evaluations"
+CHOSE_THE_WEIGHTS = "there is no test set; these validation images chose the weights, so the figure flatters"
 DEFAULT_VALIDATION_FRACTION = 0.1  # for sources that bring their validation images, where it has no effect
 
 
@@ -136,8 +137,21 @@ def test_once(run: ClassifierRun, dataset: Dataset) -> Evaluation | None:
     return evaluation
 
 
-def write_report(run: ClassifierRun, history: Sequence[HistoryRow], test: Evaluation | None) -> None:
-    """Render the run as one offline page, ``report.html``."""
+def keep_validation(run: ClassifierRun, dataset: Dataset) -> Evaluation:
+    """The end of a training without a test set: confusions and classes of the images that chose the weights."""
+    engine: Engine = "auto" if run.card.engine.name == "convatlas" else "torch"
+    evaluation, ran_by = _evaluate(run, dataset.validation, ten_crop=False, engine=engine)
+    _keep(run, evaluation, f"{dataset.name} validation", ran_by, (CHOSE_THE_WEIGHTS,))
+    return evaluation
+
+
+def write_report(
+    run: ClassifierRun,
+    history: Sequence[HistoryRow],
+    test: Evaluation | None,
+    validation: Evaluation | None = None,
+) -> None:
+    """Render the run as one offline page, ``report.html``; ``validation`` is of a run without test images."""
     from convatlas.reports.page import render_run
     from convatlas.reports.record import RunRecord
 
@@ -159,6 +173,7 @@ def write_report(run: ClassifierRun, history: Sequence[HistoryRow], test: Evalua
         "history": [row.flat() for row in history],
         "best": card.best,
         "test": test.to_dict() if test is not None else None,
+        "validation": validation.to_dict() if validation is not None else None,
         "environment": card.environment | {"engine": card.engine.name},
         "findings": list(card.findings),
     }
@@ -233,7 +248,7 @@ def _own_images(run: ClassifierRun, dataset: Dataset) -> _Chosen:
         remarks.append("the images have changed since the training: some of these may have been trained on")
     if dataset.test is not None:
         return _Chosen(dataset.test, f"{dataset.name} test", tuple(remarks), is_own_test=True)
-    remarks.append("there is no test set; these validation images chose the weights, so the figure flatters")
+    remarks.append(CHOSE_THE_WEIGHTS)
     return _Chosen(dataset.validation, f"{dataset.name} validation", tuple(remarks))
 
 

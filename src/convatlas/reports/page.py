@@ -50,12 +50,14 @@ def render_run(record: RunRecord | AnomalyRunRecord) -> str:
 
 def _of_classification(record: RunRecord) -> dict[str, Any]:
     """What ``classify.html.jinja`` shows besides the record itself."""
-    test, best = record["test"], record["best"]
+    judged, best = record["test"] or record.get("validation"), record["best"]
     return {
         "speed_unit": "images/s",
         "curves": _curves(record["history"], best["epoch"] if best else None),
-        "matrix": _matrix(test) if test else None,
-        "mistakes": most_confused(test["confusion"], test["classes"]) if test else [],
+        "judged": judged,
+        "part": "test" if record["test"] else "validation",
+        "matrix": _matrix(judged) if judged else None,
+        "mistakes": most_confused(judged["confusion"], judged["classes"]) if judged else [],
         "commands": _commands(record),
     }
 

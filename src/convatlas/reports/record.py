@@ -48,6 +48,9 @@ class EvaluationRecord(TypedDict):
     top_k_correct: int
     top_k_accuracy: float
     loss: float
+    balanced_accuracy: NotRequired[float]  # this and the next two: of runs since they are kept
+    most_frequent: NotRequired[str]
+    guessing: NotRequired[float]
     classes: list[str]
     per_class: list[ClassScoreRecord]
     confusion: list[list[int]]  # rows are true classes, columns are answers
@@ -87,6 +90,7 @@ class RunRecord(TypedDict):
     history: list[HistoryRow]  # empty when training stopped before its first row
     best: BestRecord | None  # None when nothing was validated
     test: EvaluationRecord | None  # None when the data has no test images, or they were not evaluated yet
+    validation: NotRequired[EvaluationRecord | None]  # where there are no test images
     environment: dict[str, Any]  # versions and hardware; may be nested
     findings: list[str]  # sentences worth reading first, such as warnings of the health check
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convatlas.acceleration import Engine, EngineCard, settle
-from convatlas.assessment.classifier import dataset_of, test_once, write_report
+from convatlas.assessment.classifier import dataset_of, keep_validation, test_once, write_report
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset
@@ -176,10 +176,11 @@ def _fit(
     def conclude(state: TrainingState) -> None:
         _after_training()
         test = test_once(run, dataset)
+        validation = keep_validation(run, dataset) if test is None else None
         for finding in _findings_of_test(run, test):
             watch.finding(finding)
             run.update(findings=(*run.card.findings, finding))
-        write_report(run, state.history, test=test)
+        write_report(run, state.history, test=test, validation=validation)
 
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
     balance = tuple(map(int, counts)) if recipe.class_weights == "balanced" else None
