@@ -65,7 +65,7 @@ def train(
     ] = False,
     freeze: Annotated[
         str | None,
-        typer.Option(metavar="none|features|until:LAYER", help="Layers that keep the weights they start with."),
+        typer.Option(metavar="LAYERS", help="Layers that keep their weights: features, or until:conv4."),
     ] = None,
     head_rate: Annotated[
         str | None, typer.Option(metavar="20x", help="The output layer's learning rate, times the others'.")
