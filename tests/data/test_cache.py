@@ -121,6 +121,18 @@ def test_one_picture_does_not_make_up_a_part(tmp_path: Path) -> None:
     assert prepared(divided).repeated == ()
 
 
+def test_different_pictures_that_only_look_alike_when_small_are_all_kept(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", {"cats": 60, "dogs": 60})
+    for index in range(30):
+        mask = Image.new("L", (400, 400))
+        mask.putpixel((10 * index, 7), 90)
+        mask.save(root / f"dogs/mask {index:02}.png")
+    dataset = prepared(root)
+    assert dataset.repeated == ()
+    assert sum(dataset.counts.values()) == 150
+    assert 0 < dataset.counts["validation"] < 30
+
+
 def test_copies_between_given_splits_are_left_where_they_are(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {"train/cats": 8, "train/dogs": 8})
     shutil.copytree(root / "train", root / "test")

@@ -209,6 +209,7 @@ def _prepared_for(run: ClassifierRun, source: Source) -> Dataset:
         resize=preprocessing.resize,
         validation_fraction=data.validation_fraction or DEFAULT_VALIDATION_FRACTION,
         split_seed=data.split_seed,
+        leaves_out_copies=data.copies_left_out is not None,
     )
 
 

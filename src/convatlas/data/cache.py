@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from convatlas.data.dataset import Dataset, ImageArray, Rows
-from convatlas.data.decode import UnreadableImageError, decode, open_from, pillow_silenced
+from convatlas.data.decode import UnreadableImageError, decode, load_from, open_from, pillow_silenced
 from convatlas.data.memo import digest_of, read_json, remembered
 from convatlas.data.pieces import Piece, in_order, pieces
 from convatlas.data.source import Labels, Pixels, Source, SplitName
@@ -42,13 +42,15 @@ def prepare(
     validation_fraction: float = 0.1,
     split_seed: int = 0,
     strict: bool = False,
+    leaves_out_copies: bool = True,
     watch: Watch | None = None,
 ) -> Dataset:
     """The source decoded to uint8 [resize, resize, channels] and divided into train, validation and test.
 
     A validation split that the source brings is used; otherwise one is cut from train, stratified by class and drawn by
     ``split_seed``. A source with neither has a tenth cut off as test first, the same tenth for every seed. Images of
-    the very same pixels stay on one side of a cut; splits that the source brings are left as they are. ``watch`` is
+    the very same pixels stay on one side of a cut, and of a picture that is there many times one is kept, unless
+    ``leaves_out_copies`` is false; splits that the source brings are left as they are. ``watch`` is
     told how many images of how many are done, while there is something to decode.
 
     >>> dataset = prepare(open_source("digits"), channels=1, resize=28)   # doctest: +SKIP
@@ -68,8 +70,8 @@ def prepare(
             f"{len(skipped)} of the files in {source.name} cannot be read; the first is {name} ({reason}). "
             "Mend or remove them, or leave out --strict to skip them"
         )
-    splits, repeated = _without_repetitions(entry, source)
-    train, validation, test = _divide(splits, entry.groups, source, validation_fraction, split_seed)
+    parts = _without_repetitions(entry, source) if leaves_out_copies else _Parts(entry.splits(), entry.groups)
+    train, validation, test = _divide(parts.splits, parts.groups, source, validation_fraction, split_seed)
     return Dataset(
         name=source.name,
         classes=source.classes,
@@ -82,7 +84,7 @@ def prepare(
         split_seed=split_seed,
         validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
         location=source.location,
-        repeated=repeated,
+        repeated=parts.repeated,
     )
 
 
@@ -267,25 +269,59 @@ def _decode_chunk(piece: Piece, *, channels: int, resize: int) -> _Chunk:
     return chunk
 
 
-def _without_repetitions(
-    entry: _Entry, source: Source
-) -> tuple[dict[SplitName, ImageArray], tuple[tuple[str, int], ...]]:
-    """The splits with one image of those that are there many times, and for each its name and how often it was.
+@dataclass(frozen=True)
+class _Parts:
+    """The splits of a source, which rows are copies, and the pictures that were there many times: name and number."""
+
+    splits: dict[SplitName, ImageArray]
+    groups: Rows
+    repeated: tuple[tuple[str, int], ...] = ()
+
+
+def _without_repetitions(entry: _Entry, source: Source) -> _Parts:
+    """The splits with one image of those that are there many times.
 
     Copies stay together where a split is cut, and hundreds of one picture would be the better part of the test set.
     Nothing is left out of splits that a person made.
     """
     splits = entry.splits()
     if "validation" in splits or "test" in splits:
-        return splits, ()
+        return _Parts(splits, entry.groups)
     train = splits["train"]
-    groups, counts = np.unique(entry.groups[train.rows], return_counts=True)
-    many = groups[counts > max(MOST_COPIES, int(MOST_COPIES_SHARE * len(train)))]
-    own = entry.groups[train.rows]
+    groups = entry.groups.copy()
+    for group in _large(groups[train.rows], len(train)):
+        _regroup_as_given(groups, np.flatnonzero(groups == group), source)
+    own = groups[train.rows]
+    many = _large(own, len(train))
     is_kept = ~np.isin(own, many)
     is_kept[np.unique(own, return_index=True)[1]] = True  # the first of each
-    repeated = tuple((_name_of_row(source, int(row)), int(counts[groups == row][0])) for row in many)
-    return {**splits, "train": train.subset(np.flatnonzero(is_kept))}, repeated
+    repeated = tuple((_name_of_row(source, row), int((own == row).sum())) for row in many)
+    return _Parts({**splits, "train": train.subset(np.flatnonzero(is_kept))}, groups, repeated)
+
+
+def _large(groups: Rows, images: int) -> list[int]:
+    """Groups of more images than one picture may be."""
+    named, counts = np.unique(groups, return_counts=True)
+    large: list[int] = named[counts > max(MOST_COPIES, int(MOST_COPIES_SHARE * images))].tolist()
+    return large
+
+
+def _regroup_as_given(groups: Rows, rows: Rows, source: Source) -> None:
+    """Tell pictures apart that have become equal only by being made smaller, as masks do."""
+    first: dict[bytes, int] = {}
+    with pillow_silenced():
+        for row in rows.tolist():
+            groups[row] = first.setdefault(_digest_as_given(source, row), row)
+
+
+def _digest_as_given(source: Source, row: int) -> bytes:
+    """Of a picture's own pixels, whatever file they are in."""
+    for split in source.splits.values():
+        if row < len(split):
+            picture = load_from(split, row)
+            return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
+        row -= len(split)
+    raise IndexError(row)
 
 
 def _divide(

@@ -127,6 +127,7 @@ class DataCard(BaseModel):
     fingerprint: Name
     counts: dict[Literal["train", "validation", "test"], Count]
     skipped: tuple[tuple[Text, Text], ...] = ()
+    copies_left_out: Count | None = None  # of pictures that were there many times; None: of runs that left out none
     mirror: bool
     split_seed: Seed
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None  # 0 where the set brings its own

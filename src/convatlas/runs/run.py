@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ READABLE_VERSIONS = (1, 2)  # the first had no task: all its runs classify
 DEFAULT_ROOT = Path("runs")
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+A_MOMENT = 0.2  # seconds
 LOCK = ".lock"  # held while the run is trained
 NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 MOST_CARD_BYTES = 2**26
@@ -136,14 +138,20 @@ class Run:
         return "stopped" if self.card.status == "training" and not self._is_being_written() else str(self.card.status)
 
     def _is_being_written(self) -> bool:
-        """Whether another process holds the run's lock; nothing is created to find out."""
+        """Whether another process holds the run's lock, or nobody can tell; nothing is created to find out."""
         try:
-            lock = os.fdopen(os.open(self.path / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | NONBLOCK), "r+")
-        except OSError:  # there is none, or it may not be written by this person: then nobody can tell
-            return (self.path / LOCK).exists()
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            return True
+        try:
+            lock = os.fdopen(os.open(self.path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | NONBLOCK), "r")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
         with lock:
             try:
-                _lock(lock)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that only look do not mistake each other
             except OSError:
                 return True
         return False
@@ -200,12 +208,19 @@ def reason(error: OSError | ValueError) -> str:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file until it is closed, also by a kill; where the system has no such locks, do nothing."""
+    """Lock a file until it is closed, also by a kill; where the system has no such locks, do nothing.
+
+    Whoever only looks whether it is locked holds it for a moment, and is waited for.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(A_MOMENT)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read_card(directory: Path) -> Card:

@@ -153,7 +153,8 @@ def resume_classifier(
         by: Engine = engine or ("auto" if run.card.engine.name == "convatlas" else "torch")
         _warn_of_shortage(network, recipe, dataset, run.card.preprocessing, by, watch)
     engine_card = _engine(network, feed.train.shape, recipe, watch, asked=engine, recorded=run.card.engine)
-    update(run, data=_data_card(dataset), engine=engine_card)
+    whole = run.card.data.copies_left_out is None
+    update(run, data=_data_card(dataset, leaves_out_copies=not whole), engine=engine_card)
     return _fit(run, network, dataset, feed, recipe, watch, resume=checkpoint.exists(run.path))
 
 
@@ -344,13 +345,14 @@ def _spare_memory(network: Any, name: str) -> None:
     network.memory_efficient = True
 
 
-def _data_card(dataset: Dataset) -> DataCard:
+def _data_card(dataset: Dataset, *, leaves_out_copies: bool = True) -> DataCard:
     return DataCard(
         name=dataset.name,
         location=dataset.location,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts,
         skipped=dataset.skipped,
+        copies_left_out=sum(count - 1 for _, count in dataset.repeated) if leaves_out_copies else None,
         mirror=dataset.mirror,
         split_seed=dataset.split_seed,
         validation_fraction=dataset.validation_fraction,

@@ -15,7 +15,9 @@ def evaluation(confusion: list[list[int]]) -> Evaluation:
 
 def test_one_answer_for_all_is_told_unless_nearly_all_are_of_it() -> None:
     assert "answers a for 100 %" in (one_answer_finding(evaluation([[50, 0], [50, 0]])) or "")
-    assert one_answer_finding(evaluation([[97, 0], [3, 0]])) is None  # 97 % are of it: nothing can be said
+    assert "answers a for 100 %" in (one_answer_finding(evaluation([[90, 0], [10, 0]])) or "")
+    assert one_answer_finding(evaluation([[97, 0], [3, 0]])) is None  # three others: nothing can be said
+    assert one_answer_finding(evaluation([[94, 1], [2, 3]])) is None
     assert one_answer_finding(evaluation([[40, 10], [10, 40]])) is None
 
 

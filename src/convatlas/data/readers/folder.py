@@ -6,6 +6,7 @@ Archives are arranged by the same rules.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import unicodedata
@@ -235,14 +236,19 @@ def named_images(places: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            names = [name for name, _ in _walk(place) if _looks_like_an_image(name) and not is_hidden(name)]
-            below = [place / name for name in sorted(names, key=natural_key)]
-        elif not place.exists() and any(letter in place.name for letter in "*?["):
-            below = sorted(place.parent.glob(place.name), key=lambda path: natural_key(path.name))
-        else:
-            below = [place]
+        is_pattern = not place.exists() and glob.has_magic(str(place))
+        # Path.glob takes no pattern that begins at the root.
+        matches = [Path(name) for name in glob.glob(str(place), recursive=True)] if is_pattern else [place]  # noqa: PTH207
+        below = [image for match in sorted(matches, key=lambda path: natural_key(str(path))) for image in _at(match)]
         if not below:
             raise DataError(f"there are no images in {shortened(place)!r}")
         found += below
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _at(place: Path) -> list[Path]:
+    """The images below a folder; a file is what it is."""
+    if not place.is_dir():
+        return [place]
+    names = [name for name, _ in _walk(place) if _looks_like_an_image(name) and not is_hidden(name)]
+    return [place / name for name in sorted(names, key=natural_key)]

@@ -11,7 +11,8 @@ from convatlas.tasks import symmetry
 from convatlas.tasks.classify.metrics import Evaluation, wilson_interval
 
 NEARLY_ALL = 0.95  # of the answers
-DIFFERENT = 0.15  # that share must be beyond the class's own
+SELDOM = 0.2  # as many answers as images, or fewer, for all other classes together
+FEWEST = 5  # images of other classes, below which nothing can be said
 STUCK_WITHIN = 0.01  # share of ln(classes) that a loss may lie below guessing and still count as not started
 
 
@@ -58,7 +59,9 @@ def one_answer_finding(evaluation: Evaluation) -> str | None:
     answers, images = evaluation.confusion.sum(axis=0), evaluation.confusion.sum(axis=1)
     given = int(answers.argmax())
     share, true = answers[given] / evaluation.n, images[given] / evaluation.n
-    if share < NEARLY_ALL or true > share - DIFFERENT:
+    others = evaluation.n - int(images[given])
+    is_named_seldom = evaluation.n - int(answers[given]) <= SELDOM * others
+    if share < NEARLY_ALL or others < FEWEST or not is_named_seldom:
         return None
     return (
         f"the network answers {evaluation.classes[given]} for {share:.0%} of the test images, of which {true:.0%} are: "
