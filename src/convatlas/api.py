@@ -33,11 +33,10 @@ from convatlas.tasks.reconstruct.thresholds import parse_rate
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe
 from convatlas.weights import PretrainedClassifier
+from convatlas.weights.source import WEIGHT_FILES
 from convatlas.workflows.classify import resume_classifier, train_classifier
 from convatlas.workflows.reconstruct import resume_autoencoder, train_autoencoder
 from convatlas.workflows.reconstruct_images import resume_image_autoencoder, train_image_autoencoder
-
-WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5", ".keras")
 
 
 def train(  # noqa: PLR0913, what a person may want to say

@@ -131,21 +131,35 @@ def test_a_network_is_used_without_a_run(convatlas: Command, tmp_path: Path, mon
     [
         (["train", "resnet20", "--data", "{photos}", "--weights", "no.pth"], "there is no file no.pth"),
         (["train", "resnet32", "--data", "{photos}", "--weights", "{weights}"], "ten.pth is not for this network"),
-        (["train", "resnet20", "--data", "{photos}", "--weights", "{photos}"], "is not a run"),
+        (["train", "resnet20", "--data", "{photos}", "--weights", "{photos}"], "weights are imagenet, a file"),
+        (["train", "resnet20", "--data", "{photos}", "--weights", "imagenett"], "received imagenett"),
+        (["predict", "resnet21", "x.png"], "Or is one of the networks"),
         (["train", "resnet20", "--data", "{photos}", "--freeze", "until:conv99"], "no layer named 'conv99'"),
         (["train", "resnet20", "--data", "{photos}", "--freeze", "all"], "freeze is none, features or until:TAP"),
         (["train", "resnet20", "--data", "{photos}", "--head-rate", "fast"], "--head-rate takes a number of times"),
         (["train", "autoencoder_deep", "--data", "{photos}", "--weights", "imagenet"], "weights has no meaning for"),
         (["predict", "resnet20", "x.png", "--weights", "{weights}"], "does not say which classes its outputs are"),
         (["probe", "resnet20", "--data", "{photos}", "--weights", "{weights}", "--out", "f.csv"], "written as .npz"),
+        (["train", "lenet5_1998", "--data", "{photos}", "--weights", "{rbf}"], "use --set head_start=random"),
         (["train", "--resume", "runs/x", "--weights", "imagenet"], "leave out --weights"),
     ],
 )
 def test_mistakes_are_one_line(
-    convatlas: Command, photos: Path, weights: Path, arguments: list[str], message: str
+    convatlas: Command, photos: Path, weights: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    answer = convatlas(*(each.format(photos=photos, weights=weights) for each in arguments))
+    rbf = tmp_path / "rbf.pth"
+    torch.save(create_model("lenet5_1998", seed=0).state_dict(), rbf)
+    answer = convatlas(*(each.format(photos=photos, weights=weights, rbf=rbf) for each in arguments))
     assert answer.code == 2
     assert message in answer.err
     assert answer.err.count("\n") == 1
     assert "Traceback" not in answer.err
+
+
+def test_grey_weights_take_grey_images(convatlas: Command, tmp_path: Path) -> None:
+    torch.save(create_model("lenet5", seed=0).state_dict(), tmp_path / "lenet.pth")
+    asked = ("--weights", tmp_path / "lenet.pth", "--set", "steps=2", "--engine", "torch", "--out", tmp_path / "run")
+    answer = convatlas("train", "lenet5", "--data", "digits", *asked)
+    assert answer.code == 0, answer.err
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert (card["preprocessing"]["channels"], card["preprocessing"]["mean"]) == (1, [0.0])

@@ -57,3 +57,24 @@ def test_real_weights_know_a_bee(test_data: Path, tmp_path: Path) -> None:
     named = [prediction.label for prediction in classifier.predict(photos, engine="torch")]
     assert named.count("bee") > 25
     assert open_weights("imagenet", "efficientnet_lite0").normalization == "symmetric"
+
+
+def test_the_pixels_of_weights_are_those_that_their_library_gives_them(tmp_path: Path) -> None:
+    """torchvision has transform_input for GoogLeNet and Inception v3, timm a mean of 0.5 for ResNet v2."""
+    import inspect
+
+    from torchvision import models
+
+    assert "transform_input" in inspect.signature(models.GoogLeNet).parameters
+    for name, expected in (("googlenet", "symmetric"), ("resnet20", "imagenet"), ("preresnet18", "symmetric")):
+        path = tmp_path / f"{name}.pth"
+        torch.save(create_model(name, seed=0).state_dict(), path)
+        assert open_weights(path, name).normalization == expected
+
+
+def test_weights_for_grey_images_know_their_channels(tmp_path: Path) -> None:
+    torch.save(create_model("lenet5", seed=0).state_dict(), tmp_path / "lenet.pth")
+    weights = open_weights(tmp_path / "lenet.pth", "lenet5")
+    assert (weights.in_channels, weights.normalization) == (1, "unit")
+    assert "not known" in weights.remarks[0]
+    assert weights.prepared(resize=28, crop=28).channels == 1

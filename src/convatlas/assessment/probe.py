@@ -18,12 +18,13 @@ from convatlas.data.geometry import choose_geometry
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import DataError
 from convatlas.models.contract import Classifier
-from convatlas.models.registry import create_model, list_models, model_entry
+from convatlas.models.registry import create_model, model_entry
 from convatlas.runs import ClassifierRun, Run
 from convatlas.transfer.baseline import Baseline, probed
 from convatlas.transfer.features import features_of
 from convatlas.weights import Weights, load_weights, open_weights
 from convatlas.weights.imagenet import IMAGENET
+from convatlas.weights.pretrained import is_network_name
 
 VALIDATION_FRACTION = 0.1  # where a set has no images to judge by
 
@@ -90,7 +91,7 @@ def probe_images(
 
 def _network(network: str, weights: str | None, image_size: int | None) -> tuple[str, Classifier, Weights]:
     """A network by name with fresh weights, and those to load."""
-    if network in list_models() and not (Path(network) / "card.json").exists():
+    if is_network_name(network):
         opened = open_weights(weights or IMAGENET, network)
         name = network
     else:
@@ -99,8 +100,7 @@ def _network(network: str, weights: str | None, image_size: int | None) -> tuple
             raise DataError(f"{run.path} is the run of no classifier: a probe is of one")
         name, opened = run.card.model.name, open_weights(run.path, run.card.model.name)
         image_size = image_size or run.card.model.image_size
-    channels = opened.in_channels or model_entry(name).in_channels
-    return name, create_model(name, in_channels=channels, image_size=image_size, seed=0), opened
+    return name, create_model(name, in_channels=opened.in_channels, image_size=image_size, seed=0), opened
 
 
 def _images(

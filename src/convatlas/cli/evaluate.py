@@ -109,6 +109,8 @@ def _report_of(opened: ImageClassifier, data: str | None, ten_crop: bool, asked:
     if isinstance(opened, ClassifierRun):
         return assess(opened, data=data, ten_crop=ten_crop, engine=asked)
     assert isinstance(opened, PretrainedClassifier)
-    if data is None or ten_crop:
-        raise DataError(f"{opened.name} has no test images of its own: name some with --data, without --ten-crop")
+    if ten_crop:
+        raise DataError(f"ten crops are for the run of a classifier; {opened.name} is a network by name")
+    if data is None:
+        raise DataError(f"{opened.name} has no test images of its own: name some with --data")
     return assess_pretrained(opened, data, engine=asked)

@@ -17,7 +17,7 @@ METHODS_SHOWN = "gradcam|gradcam++|guided-backprop|occlusion|integrated-gradient
 
 def explain(
     run: Annotated[str, typer.Argument(help="A run of a classifier. Or a network that has ImageNet weights.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, folders of them, patterns.", metavar="IMAGE...")],
     class_name: Annotated[
         str | None,
         typer.Option("--class", metavar="NAME", help="Where this class is seen; else the most probable one."),
@@ -39,6 +39,7 @@ def explain(
     from convatlas.api import classifier_run
     from convatlas.cli.console import counting, print_json
     from convatlas.cli.subject import opened_subject
+    from convatlas.data.readers.folder import named_images
     from convatlas.explained import explain_files
     from convatlas.runs import Run
 
@@ -46,7 +47,7 @@ def explain(
     opened = classifier_run(subject) if isinstance(subject, Run) else subject
     with counting() as tell:
         written = explain_files(
-            opened, images, out, methods=_methods(method), class_name=class_name, layer=layer, tell=tell
+            opened, named_images(images), out, methods=_methods(method), class_name=class_name, layer=layer, tell=tell
         )
     if as_json:
         print_json({"images": list(written.images), "page": written.page, "filters": written.filters})

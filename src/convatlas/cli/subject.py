@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+LONGEST_NAME = 100  # letters, that a file may have anywhere
 
 if TYPE_CHECKING:
     from convatlas.runs import Run
@@ -20,18 +23,18 @@ def opened_subject(what: str, weights: str | None) -> Run | PretrainedClassifier
         WeightsError: there are none for the network.
     """
     from convatlas.errors import RunError
-    from convatlas.runs import Run
-
-    if not _is_classifier(what) or (Path(what) / "card.json").exists():
-        if weights is not None:
-            raise RunError(f"--weights are for a network by name; the run {what} has its own: leave it out")
-        return Run.open(what)
-    from convatlas.weights import PretrainedClassifier
-
-    return PretrainedClassifier(what, weights or "imagenet")
-
-
-def _is_classifier(name: str) -> bool:
     from convatlas.models import list_models
+    from convatlas.runs import Run
+    from convatlas.weights.pretrained import PretrainedClassifier, is_network_name
 
-    return name in list_models()
+    if is_network_name(what):
+        return PretrainedClassifier(what, weights or "imagenet")
+    if weights is not None:
+        raise RunError(f"--weights are for a network by name; the run {what} has its own: leave it out")
+    try:
+        return Run.open(what)
+    except RunError as error:
+        near = difflib.get_close_matches(what, list_models(), n=3)
+        if not near or Path(what[:LONGEST_NAME]).exists():
+            raise
+        raise RunError(f"{error}. Or is one of the networks {', '.join(near)} meant?") from error

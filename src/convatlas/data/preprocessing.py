@@ -88,10 +88,6 @@ class Preprocessing(BaseModel):
         scale, mean, std, order = _constants(normalization, train)
         return cls(channels=channels, resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=order)
 
-    def shown_to(self, train: ImageArray, *, crop: int) -> Preprocessing:
-        """The same numbers for images of another size, for weights that were trained with them."""
-        return Preprocessing.model_validate(self.model_dump() | {"resize": train.image_shape[0], "crop": crop})
-
     @property
     def evaluation_batch(self) -> int:
         """How many images to show a network at once outside training: fewer when large, so that memory stays bounded.

@@ -247,8 +247,10 @@ def needs_torch(recipe: Recipe) -> str | None:
         return "the recipe asks for torch.compile"
     if recipe.precision not in ("auto", "float32"):
         return f"the recipe asks for {recipe.precision}"
-    if isinstance(recipe, ClassificationRecipe) and (recipe.freeze != "none" or recipe.freeze_batch_norm):
+    if isinstance(recipe, ClassificationRecipe) and recipe.freeze != "none":
         return "layers are frozen"
+    if isinstance(recipe, ClassificationRecipe) and recipe.freeze_batch_norm:
+        return "batch normalisation keeps its statistics"
     return None
 
 

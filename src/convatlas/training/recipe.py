@@ -6,6 +6,7 @@ What every task means by a training is in `Recipe`; what only one of them means 
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -139,10 +140,8 @@ class ClassificationRecipe(Recipe):
             raise ValueError("label_smoothing goes with loss = 'cross_entropy'")
         if self.class_weights != "none" and self.loss != "cross_entropy":
             raise ValueError("class_weights go with loss = 'cross_entropy'")
-        if self.freeze not in ("none", "features") and not self.freeze.removeprefix("until:").strip():
-            raise ValueError("freeze names no layer after until:")
-        if self.freeze not in ("none", "features") and not self.freeze.startswith("until:"):
-            raise ValueError(f"freeze is none, features or until:TAP; received {self.freeze!r}")
+        if self.freeze not in ("none", "features") and not re.fullmatch(r"until:\s*\S+", self.freeze):
+            raise ValueError(f"freeze is none, features or until:TAP; received {shortened(self.freeze)!r}")
         return self
 
 

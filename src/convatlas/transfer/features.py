@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,11 +14,10 @@ from convatlas.errors import unknown_name
 from convatlas.models.contract import Classifier
 
 Features = NDArray[np.float32]
-EVALUATED_AT_ONCE = 64
 
 
 def features_of(
-    network: Classifier, images: ImageArray, preprocessing: Preprocessing, *, tap: str | None = None, runner: Any = None
+    network: Classifier, images: ImageArray, preprocessing: Preprocessing, *, tap: str | None = None
 ) -> Features:
     """What a network makes of images, float32 [N, D], in evaluation mode and without augmentation.
 
@@ -33,7 +30,6 @@ def features_of(
         preprocessing: as the network's weights expect.
         tap: the paper's name of a layer, whose maps are averaged over their places; what the output layer is given
             when left out.
-        runner: what runs the network, where not itself: with ``tap`` left out it may be faster.
 
     Raises:
         UnknownNameError: the network has no such layer.
@@ -46,12 +42,12 @@ def features_of(
         found.append(values.mean(dim=(2, 3)) if values.dim() == 4 else values.flatten(1))
 
     handle = layer.register_forward_hook(keep)
-    batches = Batches(images, preprocessing, min(EVALUATED_AT_ONCE, preprocessing.evaluation_batch))
+    batches = Batches(images, preprocessing, preprocessing.evaluation_batch)
     was_training = network.training
     try:
         with torch.inference_mode():
             for batch in batches.epoch(0):
-                (runner or network.eval())(batch.inputs)
+                network.eval()(batch.inputs)
     finally:
         handle.remove()
         network.train(was_training)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from convatlas.data.source import Labels
+from convatlas.errors import RecipeError
 from convatlas.models.contract import Classifier
 from convatlas.transfer.features import Features
 
@@ -73,9 +74,17 @@ def neighbours(features: Features, labels: Labels, others: Features) -> Labels:
 
 @torch.no_grad()
 def put_into_head(network: Classifier, probe: Probe) -> None:
-    """Make the probe the network's output layer, dense or a 1x1 convolution."""
+    """Make the probe the network's output layer, dense or a 1x1 convolution.
+
+    Raises:
+        RecipeError: it is another one.
+    """
     layer = network.get_submodule(network.output_names[-1])
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        raise RecipeError(
+            f"the output layer {network.output_names[-1]} is a {type(layer).__name__}, which no linear probe can "
+            "become: use --set head_start=random"
+        )
     layer.weight.copy_(torch.from_numpy(probe.weight).reshape(layer.weight.shape))
     if layer.bias is not None:
         layer.bias.copy_(torch.from_numpy(probe.bias))

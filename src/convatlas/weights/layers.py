@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convatlas.models.contract import Classifier, ConvDenseClassifier, blank_input
 from convatlas.models.registry import outline_model
 
-Kind = Literal["convolution", "depthwise", "dense", "norm"]
+Kind = Literal["convolution", "depthwise", "dense", "norm", "other"]
 
 COUNTED = "num_batches_tracked"  # how often a batch norm was shown a batch, which nothing computes with
 
@@ -28,7 +28,9 @@ class Layer:
     @property
     def kind(self) -> Kind:
         """What it must be, from the shape of its weight."""
-        dimensions = self.tensors["weight"].dim() if "weight" in self.tensors else 1
+        if "weight" not in self.tensors:
+            return "norm" if "running_mean" in self.tensors else "other"  # a normalisation may have no scale
+        dimensions = self.tensors["weight"].dim()
         if dimensions == 1:
             return "norm"
         if dimensions == 2:

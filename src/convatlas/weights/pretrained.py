@@ -9,7 +9,7 @@ from convatlas.data.geometry import MARGIN
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import WeightsError
 from convatlas.models.contract import Classifier
-from convatlas.models.registry import create_model, model_entry
+from convatlas.models.registry import create_model, list_models, model_entry
 from convatlas.runs.image_classifier import ImageClassifier
 from convatlas.weights.imagenet import IMAGENET
 from convatlas.weights.load import load_weights
@@ -85,4 +85,14 @@ class PretrainedClassifier(ImageClassifier):
         head = next(layer for layer in report.layers if layer.layer == network.output_names[-1])
         if head.status != "loaded":
             raise WeightsError(f"{self.weights.name} has no output layer for {self.name}, so it cannot name classes")
+        self.weights = self.weights.without_layers()
         return network.eval(), report
+
+
+def is_network_name(what: str) -> bool:
+    """Whether a registered classifier is meant: a folder that is named like one is meant only if it is a run.
+
+    >>> is_network_name("efficientnet_lite0")
+    True
+    """
+    return what in list_models() and not (Path(what) / "card.json").exists()

@@ -11,6 +11,7 @@ from convatlas.weights.layers import Kind
 
 Status = Literal["loaded", "new head", "mismatched", "initial"]
 STATUSES: tuple[Status, ...] = ("loaded", "new head", "mismatched", "initial")
+COLUMNS = 80  # of a terminal
 MEANING = {
     "loaded": "loaded",
     "new head": "new head",
@@ -72,7 +73,7 @@ class LoadReport:
     @property
     def features_share(self) -> float:
         """The same of all layers but the dense ones, which depend on the classes and the size of the images."""
-        layers = [layer for layer in self.layers if layer.kind != "dense"]
+        layers = [layer for layer in self.layers if layer.kind != "dense" and layer.status != "new head"]
         total = sum(layer.parameters for layer in layers)
         return sum(layer.parameters for layer in layers if layer.status == "loaded") / total if total else self.share
 
@@ -88,12 +89,12 @@ class LoadReport:
         for status in STATUSES:
             own = [layer for layer in self.layers if layer.status == status]
             if own:
-                named = "" if status == "loaded" else f": {first_of(map(_named, own), 3)}"
-                found.append(_line(MEANING[status], sum(layer.parameters for layer in own), len(own), named))
+                named = "" if status == "loaded" else first_of(map(_named, own), 3)
+                found += _lines(MEANING[status], sum(layer.parameters for layer in own), len(own), named)
         if self.skipped:
-            named = f": {first_of((layer.layer for layer in self.skipped), 3)}"
+            named = first_of((layer.layer for layer in self.skipped), 3)
             count = sum(layer.parameters for layer in self.skipped)
-            found.append(_line("not used of the file", count, len(self.skipped), named))
+            found += _lines("not used of the file", count, len(self.skipped), named)
         return found + [f"  ! {remark}" for remark in self.remarks]
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,17 +109,22 @@ def _named(layer: LayerReport) -> str:
     return f"{layer.layer} ({layer.detail})" if layer.detail else layer.layer
 
 
-def _line(what: str, parameters: int, layers: int, named: str) -> str:
-    return f"  {what:<20} {parameters:>11,} parameters in {layers:,} layer{'s' if layers != 1 else ''}{named}"
+def _lines(what: str, parameters: int, layers: int, named: str) -> list[str]:
+    """A line of the table; the names of layers on one of their own where they would not fit a terminal."""
+    line = f"  {what:<20} {parameters:>11,} parameters in {layers:,} layer{'s' if layers != 1 else ''}"
+    if not named:
+        return [line]
+    whole = f"{line}: {named}"
+    return [whole] if len(whole) <= COLUMNS else [f"{line}:", f"    {named}"]
 
 
 def shapes(theirs: Sequence[int], ours: Sequence[int]) -> str:
     """Two shapes that are not the same, in words.
 
     >>> shapes((1000, 512), (10, 512))
-    '1000x512 in the file, 10x512 here'
+    '1000x512, here 10x512'
     """
-    return f"{_by(theirs)} in the file, {_by(ours)} here"
+    return f"{_by(theirs)}, here {_by(ours)}"
 
 
 def _by(shape: Sequence[int]) -> str:

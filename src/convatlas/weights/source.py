@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
 from convatlas.data.preprocessing import Normalization, Preprocessing, fixed_constants
-from convatlas.errors import WeightsError
+from convatlas.errors import RunError, WeightsError, shortened
 from convatlas.files import expanded
 from convatlas.models.contract import Classifier
 from convatlas.runs import ClassifierRun, Run
@@ -23,12 +23,16 @@ from convatlas.weights.torch_file import read_torch_file
 
 TORCH_FILES = (".pth", ".pt", ".bin", ".safetensors", ".tar", ".ckpt")
 KERAS_FILES = (".h5", ".hdf5", ".keras")
+WEIGHT_FILES = TORCH_FILES + KERAS_FILES
 CAFFE_STYLE = ("vgg", "resnet")  # of Keras' networks, those whose weights come from Caffe
 TORCH_STYLE = ("densenet",)
 KERAS_EPSILON = 1e-3  # of batch normalisation, when nothing is said
 KERAS_RESNET_EPSILON = 1.001e-5
-SYMMETRIC = ("inception", "efficientnet")  # families whose published weights take pixels in -1..1
+# Whose published weights take pixels in -1..1: torchvision turns GoogLeNet's and Inception's input into that itself.
+SYMMETRIC = ("inception", "googlenet", "efficientnet", "preresnet")
 IMAGENET_CLASSES = 1000
+COLOURS = 3
+UNKNOWN_PIXELS = "how its images were prepared is not known: 0 to 1 is taken (--set normalization says otherwise)"
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,33 @@ class Weights:
     layers: tuple[Layer, ...]
     sha256: str
     normalization: Normalization
+    in_channels: int  # of the images that they were trained on
     preprocessing: Preprocessing | None = None  # of a run: the very numbers
     classes: tuple[str, ...] | None = None
     epsilons: Mapping[str, float] = field(default_factory=dict)  # of the file's normalisations, where known
     default_epsilon: float | None = None
     remarks: tuple[str, ...] = ()
 
-    @property
-    def in_channels(self) -> int | None:
-        """Channels of the images that the first convolution takes."""
-        first = next((layer.tensors["weight"] for layer in self.layers if layer.kind in ("convolution",)), None)
-        return int(first.shape[1]) if first is not None else None
+    def without_layers(self) -> Weights:
+        """What is known of them, when the network has them: two copies of VGG's would be a gigabyte."""
+        return replace(self, layers=())
 
     def prepared(self, *, resize: int, crop: int) -> Preprocessing:
         """How pictures are prepared for these weights, at a size."""
         if self.preprocessing is not None:
             return Preprocessing.model_validate(self.preprocessing.model_dump() | {"resize": resize, "crop": crop})
-        scale, mean, std, order = fixed_constants(self.normalization, 3)
-        return Preprocessing(channels=3, resize=resize, crop=crop, scale=scale, mean=mean, std=std, channel_order=order)
+        scale, mean, std, order = fixed_constants(self.normalization, self.in_channels)
+        return Preprocessing.model_validate(
+            {
+                "channels": self.in_channels,
+                "resize": resize,
+                "crop": crop,
+                "scale": scale,
+                "mean": mean,
+                "std": std,
+                "channel_order": order,
+            }
+        )
 
     def epsilon_shift(self, model: Classifier, ours: str, theirs: str) -> float:
         """What the file's network adds to a variance beyond what ours does; it can be added to the running variance."""
@@ -88,9 +101,15 @@ def open_weights(source: str | Path, model_name: str) -> Weights:
     path = expanded(source)
     if path.is_file():
         return _of_file(path, model_name, name=path.name, classes=None)
-    if path.suffix in TORCH_FILES + KERAS_FILES:
+    if path.suffix in WEIGHT_FILES:
         raise WeightsError(f"there is no file {path}")
-    return _of_run(path)
+    try:
+        return _of_run(path)
+    except RunError as error:
+        raise WeightsError(
+            f"weights are {IMAGENET}, a file ({', '.join(WEIGHT_FILES)}) or a run; received {shortened(source)}, and "
+            f"{error}"
+        ) from error
 
 
 def _of_file(path: Path, model_name: str, *, name: str, classes: tuple[str, ...] | None) -> Weights:
@@ -99,15 +118,18 @@ def _of_file(path: Path, model_name: str, *, name: str, classes: tuple[str, ...]
         if path.suffix in KERAS_FILES:
             return _of_keras(path, model_name, name, digest)
         if path.suffix not in TORCH_FILES:
-            raise WeightsError(
-                f"{path} is no file of weights by its name; known are {', '.join(TORCH_FILES + KERAS_FILES)}"
-            )
+            raise WeightsError(f"{path} is no file of weights by its name; known are {', '.join(WEIGHT_FILES)}")
         layers = read_torch_file(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     normalization: Normalization = "symmetric" if model_name.startswith(SYMMETRIC) else "imagenet"
-    classes = classes or _classes_of(layers)
-    return Weights(name, "torch", layers, digest, normalization, classes=classes, remarks=_torch_remarks(model_name))
+    remarks = _torch_remarks(model_name)
+    channels = _in_channels(layers)
+    if channels != COLOURS:
+        normalization, remarks = "unit", (*remarks, UNKNOWN_PIXELS)
+    return Weights(
+        name, "torch", layers, digest, normalization, channels, classes=classes or _classes_of(layers), remarks=remarks
+    )
 
 
 def _of_keras(path: Path, model_name: str, name: str, digest: str) -> Weights:
@@ -118,6 +140,7 @@ def _of_keras(path: Path, model_name: str, name: str, digest: str) -> Weights:
         file.layers,
         digest,
         _keras_normalization(model_name),
+        _in_channels(file.layers),
         classes=_classes_of(file.layers),
         epsilons=file.epsilons,
         default_epsilon=KERAS_RESNET_EPSILON if model_name.startswith(("resnet", "densenet")) else KERAS_EPSILON,
@@ -171,9 +194,16 @@ def _of_run(path: Path) -> Weights:
         layers_of(read_tensors(file)),
         _digest(file),
         run.card.recipe.get("normalization", "standardize"),
+        preprocessing.channels,
         preprocessing,
         run.card.classes,
     )
+
+
+def _in_channels(layers: tuple[Layer, ...]) -> int:
+    """Of the images that the first convolution takes; colour where there is none."""
+    kernels = (layer.tensors["weight"] for layer in layers if "weight" in layer.tensors)
+    return next((int(kernel.shape[1]) for kernel in kernels if kernel.dim() == 4), COLOURS)
 
 
 def _digest(path: Path) -> str:

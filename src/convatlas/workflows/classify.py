@@ -84,6 +84,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     )
     network = _fresh_network(model_card, chosen)  # before the images: a size it cannot take is an error at once
     loaded = load_weights(network, start, partial=partial_weights) if start is not None else None
+    start = start.without_layers() if start is not None else None
     if loaded is not None and is_main():
         watch.weights(loaded.lines())
     layer_rates(network, chosen)  # a layer that it has not is an error at once
@@ -270,7 +271,7 @@ def _geometry(
     geometry = choose_geometry(
         source, native_size=entry.image_size, minimum_size=entry.minimum_size, image_size=image_size
     )
-    if start is not None and start.in_channels is not None:
+    if start is not None:
         geometry = replace(geometry, channels=start.in_channels)
     if is_main() and image_size is None:
         for remark in _remarks_on_size(entry, geometry, start):
@@ -297,8 +298,8 @@ def _preprocessing(
     start: Weights | None, recipe: ClassificationRecipe, dataset: Dataset, *, crop: int, asked: bool
 ) -> Preprocessing:
     """As the recipe says; with the very numbers of the run whose weights are started from, unless others are asked."""
-    if start is not None and start.preprocessing is not None and not asked:
-        return start.preprocessing.shown_to(dataset.train, crop=crop)
+    if start is not None and not asked:
+        return start.prepared(resize=dataset.train.image_shape[0], crop=crop)
     return Preprocessing.named(recipe.normalization, dataset.train, crop=crop)
 
 
