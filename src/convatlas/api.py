@@ -25,6 +25,7 @@ from convatlas.errors import DataError, RecipeError, RunError, shortened
 from convatlas.examination import inspect_subject
 from convatlas.explained import Explained, explain_file
 from convatlas.inspection import Inspection
+from convatlas.models.own import is_code, own_entry, read_code
 from convatlas.models.registry import AutoencoderEntry, Entry, ImageAutoencoderEntry, find_entry
 from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, Run
 from convatlas.subjects import open_subject
@@ -68,7 +69,9 @@ def train(  # noqa: PLR0913, what a person may want to say
     0.79
 
     Args:
-        model: a registered network, see ``list_models``.
+        model: a registered network, see ``list_models``; or "my_net.py:make", a function in a file of your own that
+            returns a module. It is told ``num_classes``, ``in_channels`` and ``image_size`` where it takes them. The
+            file is copied into the run.
         data: a data set by name, an image folder, an archive of one, or a ``.npz`` file; for an autoencoder a CSV,
             Parquet or ``.npz`` file of rows, a pandas DataFrame or a NumPy array [n, columns].
         recipe: a recipe, the name of a shipped one or a file; the network's own when left out.
@@ -93,7 +96,8 @@ def train(  # noqa: PLR0913, what a person may want to say
     Raises:
         ConvatlasError: whatever a person can mend, in one line.
     """
-    entry = find_entry(_network_name(model))
+    name = _network_name(model)
+    entry = own_entry(read_code(name)) if is_code(name) else find_entry(name)
     _require_texts(label=label, time=time)
     if engine is not None:
         known_engine(engine)  # before the data: a mistake is an error at once
@@ -160,6 +164,7 @@ def resume(
     epochs: int | None = None,
     time_budget: float | None = None,
     engine: Engine | None = None,
+    trust: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, to the weights it would have had; or further than was planned.
@@ -171,6 +176,7 @@ def resume(
         data: where the run's images or rows are now, if they have moved.
         epochs, time_budget: a new length of the whole training, passes already made and seconds already spent included.
         engine: another engine from here on; by default the one that trained so far, with the kernels it chose then.
+        trust: let the code of somebody's own network, which the run may hold, be run.
         watch: follows the training; a live display when left out.
 
     Raises:
@@ -178,7 +184,7 @@ def resume(
     """
     if engine is not None:
         known_engine(engine)
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust)
     with closing(watch or RichWatch()) as watching:
         if isinstance(opened, ImageAutoencoderRun):
             if engine is not None:
@@ -193,13 +199,21 @@ def resume(
         )
 
 
-def load(run: str | Path) -> Run:
+def load(run: str | Path, *, trust: bool = False) -> Run:
     """Open a run: a directory, or its name under ``runs/``.
 
     >>> load("runs/2026-11-22-lenet5-digits-3f2a").predict("seven.png")[0].label  # doctest: +SKIP
     '7'
+
+    Args:
+        run: a directory, or its name under ``runs/``.
+        trust: let the code of somebody's own network, which a run may hold, be run here from now on. Runs that were
+            trained here need no such word.
+
+    Raises:
+        RunError: not a run, damaged, or written by a newer convatlas.
     """
-    return Run.open(run)
+    return Run.open(run, trust=trust)
 
 
 def inspect(

@@ -45,6 +45,10 @@ class InspectionError(ConvatlasError):
     """A module that cannot be inspected, or of which what is asked is not known."""
 
 
+class NetworkCodeError(ConvatlasError):
+    """A network of one's own, whose code cannot be run or makes no classifier."""
+
+
 class WeightsError(ConvatlasError):
     """A file of weights that cannot be read, or is not of this network."""
 

@@ -225,7 +225,7 @@ def _of_run(run: Run) -> Subject:
     if not isinstance(run, ClassifierRun):
         raise InspectionError(f"{run.path} is of the task {run.card.task}, whose networks cannot be looked into")
     recipe = parse_recipe(run.card.recipe, where, ClassificationRecipe)
-    subject = _of_network(run.card.model.name, outline_model(**run.card.model.model_dump()), recipe, run.model)
+    subject = _of_network(run.card.model.name, run.outline(), recipe, run.model)
     return replace(subject, images=run.card.data.counts["train"])
 
 

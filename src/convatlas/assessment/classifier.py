@@ -20,7 +20,6 @@ from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError, first_of
-from convatlas.models.registry import model_entry
 from convatlas.runs import ClassifierRun, ImageClassifier
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.training.evaluate import judged
@@ -155,7 +154,7 @@ def write_report(
     from convatlas.reports.page import render_run
     from convatlas.reports.record import RunRecord
 
-    card, entry = run.card, model_entry(run.card.model.name)
+    card, entry = run.card, run.entry()
     record: dict[str, Any] = {
         "task": card.task,
         "title": f"{card.model.name} on {card.data.name}",

@@ -98,6 +98,8 @@ def _network(network: str, weights: str | None, image_size: int | None) -> tuple
         run = Run.open(network)
         if not isinstance(run, ClassifierRun):
             raise DataError(f"{run.path} is the run of no classifier: a probe is of one")
+        if run.card.model.code is not None:
+            raise DataError(f"{run.path} is of a network of one's own: a probe is of a registered one")
         name, opened = run.card.model.name, open_weights(run.path, run.card.model.name)
         image_size = image_size or run.card.model.image_size
     return name, create_model(name, in_channels=opened.in_channels, image_size=image_size, seed=0), opened

@@ -34,6 +34,9 @@ def evaluate(
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """How good a run is: accuracy and confusions of a classifier; what an autoencoder finds, and its false alarms."""
@@ -45,7 +48,7 @@ def evaluate(
     from convatlas.cli.subject import opened_subject
     from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
 
-    opened = opened_subject(run, weights)
+    opened = opened_subject(run, weights, trust=trust)
     if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
         refuse_options(opened, ten_crop=ten_crop or None, engine=engine, explain=explain or None)
         _evaluate_anomalies(opened, data, prevalence, rows_a_day, as_json=as_json)

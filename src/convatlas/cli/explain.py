@@ -33,6 +33,9 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures and the page go.")] = Path(
         "explained"
     ),
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where in images a network sees what it says: pictures, and a page of all."""
@@ -43,7 +46,7 @@ def explain(
     from convatlas.explained import explain_files
     from convatlas.runs import Run
 
-    subject = opened_subject(run, weights)
+    subject = opened_subject(run, weights, trust=trust)
     opened = classifier_run(subject) if isinstance(subject, Run) else subject
     with counting() as tell:
         written = explain_files(

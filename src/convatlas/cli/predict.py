@@ -48,6 +48,9 @@ def predict(
         str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Use a trained run: the class of each image, or the anomalies among rows."""
@@ -59,7 +62,7 @@ def predict(
     from convatlas.cli.subject import opened_subject
     from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
 
-    opened = opened_subject(run, weights)
+    opened = opened_subject(run, weights, trust=trust)
     if isinstance(opened, AutoencoderRun):
         refuse_options(opened, engine=engine, maps=maps, csv=csv)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from convatlas.weights import PretrainedClassifier
 
 
-def opened_subject(what: str, weights: str | None) -> Run | PretrainedClassifier:
+def opened_subject(what: str, weights: str | None, *, trust: bool = False) -> Run | PretrainedClassifier:
     """A run by its place; else a classifier by its name, with the weights that are asked for, ImageNet's if none are.
 
     A folder that is named like a network is meant only if it is a run.
@@ -32,7 +32,7 @@ def opened_subject(what: str, weights: str | None) -> Run | PretrainedClassifier
     if weights is not None:
         raise RunError(f"--weights are for a network by name; the run {what} has its own: leave it out")
     try:
-        return Run.open(what)
+        return Run.open(what, trust=trust)
     except RunError as error:
         near = difflib.get_close_matches(what, list_models(), n=3)
         if not near or Path(what[:LONGEST_NAME]).exists():

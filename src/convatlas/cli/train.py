@@ -14,7 +14,9 @@ _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 def train(
     model: Annotated[
         str | None,
-        typer.Argument(help="A network, such as vgg11_bn_cifar or autoencoder_deep; `convatlas models` lists them."),
+        typer.Argument(
+            help="A network, such as vgg11_bn_cifar; `convatlas models` lists them. Or your own: my_net.py:FUNCTION."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -56,6 +58,9 @@ def train(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
+    ] = False,
     weights: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Start from weights: imagenet, a .pth, .safetensors or .h5 file, a run."),
@@ -122,7 +127,7 @@ def train(
 
     watch = RichWatch(explain=explain)
     if resume is not None:
-        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, watch=watch)
+        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, trust=trust, watch=watch)
     else:
         run = api.train(
             str(model),

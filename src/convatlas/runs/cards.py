@@ -68,8 +68,17 @@ class Card(BaseModel):
         raise NotImplementedError
 
 
+class CodeCard(BaseModel):
+    """Which function makes the network, of a file that the run has a copy of."""
+
+    model_config = STRICT
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=200)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class ModelCard(BaseModel):
-    """Which classifier, and what ``create_model`` needs to build it again."""
+    """Which classifier, and what ``create_model`` needs to build it again; ``code`` of a network of one's own."""
 
     model_config = STRICT
 
@@ -77,6 +86,12 @@ class ModelCard(BaseModel):
     num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
     in_channels: Annotated[int, Field(ge=1)]
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+    code: CodeCard | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a network is built for."""
+        return {"num_classes": self.num_classes, "in_channels": self.in_channels, "image_size": self.image_size}
 
 
 class WeightsCard(BaseModel):

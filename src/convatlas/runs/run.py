@@ -72,8 +72,11 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path, *, trust: bool = False) -> Run:
         """The run in a directory, given by its path or by its name under ``runs/``.
+
+        Opening never runs anything. With ``trust`` the code of a network of one's own, if the run holds any, may be
+        run from now on; nothing else is changed by it.
 
         Raises:
             RunError: not a run, damaged, or written by a newer convatlas.
@@ -85,7 +88,13 @@ class Run:
         except (OSError, ValueError) as error:  # a name too long for any file, or with a zero byte
             raise RunError(f"{str(path)[:SHOWN]!r} is no directory: {reason(error)}") from error
         card = _read_card(directory)
-        return Run.kinds[card.task](directory, card)
+        opened = Run.kinds[card.task](directory, card)
+        if trust:
+            opened.trust()
+        return opened
+
+    def trust(self) -> None:
+        """Let the code that the run holds be run; most hold none."""
 
     def model(self) -> nn.Module:
         """The network with its best weights, in evaluation mode; built once.

@@ -20,11 +20,13 @@ from convatlas.data.source import Source
 from convatlas.errors import RecipeError, RunError
 from convatlas.models import create_model
 from convatlas.models.contract import Classifier
+from convatlas.models.own import OwnEntry, create_own
 from convatlas.models.registry import ModelEntry
 from convatlas.runs import (
     BaselineCard,
     ClassificationCard,
     ClassifierRun,
+    CodeCard,
     DataCard,
     ModelCard,
     WeightsCard,
@@ -73,16 +75,24 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     partial_weights: bool,
     watch: Watch,
 ) -> ClassifierRun:
-    """Train a registered network on images; arguments and errors as of ``convatlas.train``."""
+    """Train a registered network or one of a person's own on images; arguments and errors as of ``convatlas.train``."""
     limit = _memory_limit(memory)
+    if weights is not None and isinstance(entry, OwnEntry):
+        raise RecipeError(
+            f"weights are for a registered network; {entry.code.place} gives itself its own: leave them out"
+        )
     start = open_weights(weights, entry.name) if weights is not None else None
     source = open_source(data)
     chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
     geometry = _geometry(entry, source, start, image_size, watch)
     model_card = ModelCard(
-        name=entry.name, num_classes=len(source.classes), in_channels=geometry.channels, image_size=geometry.crop
+        name=entry.name,
+        num_classes=len(source.classes),
+        in_channels=geometry.channels,
+        image_size=geometry.crop,
+        code=CodeCard(factory=entry.code.factory, sha256=entry.code.sha256) if isinstance(entry, OwnEntry) else None,
     )
-    network = _fresh_network(model_card, chosen)  # before the images: a size it cannot take is an error at once
+    network = _fresh_network(entry, model_card, chosen)  # before the images: a size it cannot take is an error at once
     loaded = load_weights(network, start, partial=partial_weights) if start is not None else None
     start = start.without_layers() if start is not None else None
     if loaded is not None and is_main():
@@ -127,7 +137,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
         weights=_weights_card(start, loaded),
         baseline=BaselineCard(**found.baseline.to_dict()) if found is not None else None,
     )
-    path = made_by_main(lambda: ClassifierRun.create(card, out).path)
+    path = made_by_main(lambda: _created(card, out, entry).path)
     return _fit(ClassifierRun(path, card), network, dataset, feed, chosen, watch, resume=False)
 
 
@@ -148,7 +158,7 @@ def resume_classifier(
             f"the images in {dataset.location} are not the ones {run.path} was trained on any more, so it cannot go "
             "on. Put them back, name their place with --data, or start a new run"
         )
-    network = _fresh_network(run.card.model, recipe)
+    network = _fresh_network(run.entry(), run.card.model, recipe)
     feed = Feed.of_images(dataset, run.card.preprocessing, recipe)
     if is_main():
         by: Engine = engine or ("auto" if run.card.engine.name == "convatlas" else "torch")
@@ -267,12 +277,13 @@ def _choose_recipe(
 def _geometry(
     entry: ModelEntry, source: Source, start: Weights | None, image_size: int | None, watch: Watch
 ) -> Geometry:
-    """The size that is asked for or suits the images and the network; as many channels as the weights take."""
+    """The size that is asked for or suits the images and the network; as many channels as weights or network take."""
     geometry = choose_geometry(
         source, native_size=entry.image_size, minimum_size=entry.minimum_size, image_size=image_size
     )
-    if start is not None:
-        geometry = replace(geometry, channels=start.in_channels)
+    channels = start.in_channels if start is not None else getattr(entry, "fixed_channels", None)
+    if channels is not None:
+        geometry = replace(geometry, channels=channels)
     if is_main() and image_size is None:
         for remark in _remarks_on_size(entry, geometry, start):
             watch.finding(remark)
@@ -333,8 +344,18 @@ def _weights_card(start: Weights | None, loaded: LoadReport | None) -> WeightsCa
     return WeightsCard(source=start.name, sha256=start.sha256, how=loaded.how, loaded=loaded.loaded, total=loaded.total)
 
 
-def _fresh_network(card: ModelCard, recipe: ClassificationRecipe) -> Classifier:
-    network = create_model(**card.model_dump(), seed=recipe.seed)
+def _created(card: ClassificationCard, out: Path | None, entry: ModelEntry) -> ClassifierRun:
+    run = ClassifierRun.create(card, out)
+    if isinstance(entry, OwnEntry):
+        run.keep_code(entry.code)
+    return run
+
+
+def _fresh_network(entry: ModelEntry, card: ModelCard, recipe: ClassificationRecipe) -> Classifier:
+    if isinstance(entry, OwnEntry):
+        network = create_own(entry, **card.sizes, seed=recipe.seed)
+    else:
+        network = create_model(name=card.name, **card.sizes, seed=recipe.seed)
     if recipe.memory_efficient:
         _spare_memory(network, card.name)
     return as_the_recipe_starts(network, recipe)
