@@ -33,6 +33,7 @@ from convatlas.training.recipe import ReconstructionRecipe, parse_recipe
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-9  # a row scores the same among any others up to this: the one that sets the threshold is never above it
 FEWEST_TO_DIVIDE = 10  # rows; of fewer, the same ones are learnt from and set the threshold
 ROWS_AT_ONCE = 16_384  # that are scored; bounds the memory
 
@@ -114,7 +115,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         network = create_autoencoder(self.network, columns=self.encoding_.width, seed=seed, **(self.settings or {}))
         self.weights_ = _trained(network, encoded[fitted], encoded[validating], recipe)
         self.calibration_scores_ = self._anomaly_scores(rows[calibrating])
-        self.threshold_ = self._threshold(rate)
+        self.threshold_ = self._threshold(rate) * (1 + ROUNDING)
         self.offset_ = -self.threshold_
         return self
 
@@ -184,7 +185,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         return every
 
     def _built(self) -> RowAutoencoder:
-        """The network, in double precision: a row's score then does not depend on the rows beside it."""
+        """The network, in double precision: a row's score then hardly depends on the rows beside it."""
         outline = outline_autoencoder(self.network, columns=self.encoding_.width, **(self.settings or {}))
         weights = {name: torch.from_numpy(array) for name, array in self.weights_.items()}
         outline.load_state_dict(weights, assign=True)
