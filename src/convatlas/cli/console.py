@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,9 +169,29 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     """The classes of each image, best first."""
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for prediction in predictions:
-        console.print(f"[bold]{escape(prediction.image)}[/]")
+        unlike = "  [yellow]! unlike the training's pictures[/]" if prediction.unlike else ""
+        console.print(f"[bold]{escape(prediction.image)}[/]{unlike}")
         for name, probability in prediction.top:
             console.print(f"  {probability:7.2%}  {escape(name)}")
+
+
+def unlike_warning(predictions: Sequence[Prediction]) -> str | None:
+    """One line on images that look unlike those a run was trained on, by what is most unusual; None without any."""
+    unlike = [(each.image, each.unlike[0]) for each in predictions if each.unlike]
+    if not unlike:
+        return None
+    if len(unlike) == 1:
+        image, word = unlike[0]
+        return (
+            f"! {printable(image)} is unlike the pictures it was trained on: {word} than 99.9 % of them; the answer "
+            "may mean little"
+        )
+    counts = Counter(word for _, word in unlike).most_common()
+    how = ", ".join(f"{count:,} {word}" for word, count in counts)
+    return (
+        f"! {len(unlike):,} of {len(predictions):,} pictures are unlike those it was trained on: {how} than 99.9 % of "
+        "them; their answers may mean little"
+    )
 
 
 def print_runs(runs: Sequence[Run], root: Path) -> None:

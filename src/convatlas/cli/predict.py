@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,7 +78,7 @@ def _predict_images(
     run: ImageClassifier, named: list[Path], top: int, engine: Engine, csv: Path | None, *, as_json: bool
 ) -> None:
     """Classes of all images that can be read; the others are named, and none at all is a mistake."""
-    from convatlas.cli.console import counting, print_json, print_predictions
+    from convatlas.cli.console import counting, print_json, print_predictions, unlike_warning
     from convatlas.data.readers.folder import named_images
     from convatlas.errors import DataError
 
@@ -94,25 +94,33 @@ def _predict_images(
     if csv is not None:
         _write_classes(csv, predictions)
     if as_json:
-        print_json([{"image": p.image, "top": [{"class": c, "probability": q} for c, q in p.top]} for p in predictions])
+        print_json([_record_of(each) for each in predictions])
     elif csv is None:
         print_predictions(predictions)
+    if (warning := unlike_warning(predictions)) is not None:
+        print(warning, file=sys.stderr)
     for error in unreadable:
         print(f"convatlas: left out: {error}", file=sys.stderr)
 
 
+def _record_of(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as JSON has it; "unlike" is null where it is not known."""
+    top = [{"class": name, "probability": probability} for name, probability in prediction.top]
+    return {"image": prediction.image, "top": top, "unlike": prediction.unlike}
+
+
 def _write_classes(path: Path, predictions: Sequence[Prediction]) -> None:
-    """A line for each image and class: the image, the place of the class, its name and its probability."""
+    """A line for each image and class: the image, the place of the class, its name and probability, what is unlike."""
     import csv
 
     from convatlas.files import replacing
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", "rank", "class", "probability"))
+        writer.writerow(("image", "rank", "class", "probability", "unlike"))
         for each in predictions:
             for rank, (name, probability) in enumerate(each.top, start=1):
-                writer.writerow((each.image, rank, name, f"{probability:.6f}"))
+                writer.writerow((each.image, rank, name, f"{probability:.6f}", "; ".join(each.unlike or ())))
 
 
 def _predict_anomalies(run: ImageAutoencoderRun, images: list[Path], maps: Path | None, *, as_json: bool) -> None:

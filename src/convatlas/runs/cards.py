@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from convatlas.acceleration import EngineCard
+from convatlas.data.appearance import Appearance
 from convatlas.data.preprocessing import LARGEST_SIDE, Preprocessing
 from convatlas.data.tables.encoding import RowEncoding
 
@@ -163,6 +164,7 @@ class ClassificationCard(Card):
     data: DataCard
     weights: WeightsCard | None = None  # that the training started from; None: fresh ones
     baseline: BaselineCard | None = None
+    appearance: Appearance | None = None  # of the training's images; None: too few, or of a run that kept none
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -172,6 +174,8 @@ class ClassificationCard(Card):
             raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
         if self.preprocessing.crop != self.model.image_size:
             raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        if self.appearance is not None and self.appearance.crop != self.model.image_size:
+            raise ValueError(f"looks of {self.appearance.crop} pixels for a network of {self.model.image_size}")
         if self.test is not None:
             ClassificationSummary.model_validate(self.test)
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convatlas.data.appearance import Appearance
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.runs.cards import ClassificationCard
 from convatlas.runs.image_classifier import ImageClassifier
@@ -47,6 +48,11 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
     def preprocessing(self) -> Preprocessing:
         """As the card has it."""
         return self.card.preprocessing
+
+    @property
+    def appearance(self) -> Appearance | None:
+        """As the card has it."""
+        return self.card.appearance
 
     def model(self) -> Classifier:
         """The network with its best weights, in evaluation mode; built once.

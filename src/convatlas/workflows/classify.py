@@ -11,6 +11,7 @@ import numpy as np
 
 from convatlas.acceleration import Engine, EngineCard, settle
 from convatlas.assessment.classifier import dataset_of, keep_validation, test_once, write_report
+from convatlas.data.appearance import Appearance
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset
@@ -177,6 +178,7 @@ def _fit(
 
     def conclude(state: TrainingState) -> None:
         _after_training()
+        run.update(appearance=Appearance.of(dataset.train, crop=run.card.preprocessing.crop))
         test = test_once(run, dataset)
         validation = keep_validation(run, dataset) if test is None else None
         for finding in _findings_of_test(run, test):
