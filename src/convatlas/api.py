@@ -51,6 +51,7 @@ def train(  # noqa: PLR0913, what a person may want to say
     false_alarms: float | str | None = None,
     out: str | Path | None = None,
     strict: bool | None = None,
+    include: str | None = None,
     engine: Engine | None = None,
     memory: str | int | None = None,
     weights: str | Path | None = None,
@@ -81,6 +82,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             threshold; 1 % when left out.
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
+        include: of an image folder or archive, a pattern that the files have to fit, such as "*.jpg"; the run keeps it.
         engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
         memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
         weights: what a classifier starts from: "imagenet", a file of torchvision, timm or Keras, or a run. Images
@@ -94,13 +96,20 @@ def train(  # noqa: PLR0913, what a person may want to say
         ConvatlasError: whatever a person can mend, in one line.
     """
     entry = find_entry(_network_name(model))
-    _require_texts(label=label, time=time)
+    _require_texts("the name of a column", label=label, time=time)
+    _require_texts("a pattern such as '*.jpg'", include=include)
     if engine is not None:
         known_engine(engine)  # before the data: a mistake is an error at once
     place = _place(out)
     with closing(watch or RichWatch()) as watching:
         if isinstance(entry, AutoencoderEntry):
-            refused = {"image_size": image_size, "strict": strict, "memory": memory, "weights": weights}
+            refused = {
+                "image_size": image_size,
+                "strict": strict,
+                "include": include,
+                "memory": memory,
+                "weights": weights,
+            }
             _refuse_for(entry, "trained on rows", **refused)
             return train_autoencoder(
                 entry,
@@ -131,6 +140,7 @@ def train(  # noqa: PLR0913, what a person may want to say
                 recipe,
                 settings,
                 image_size=image_size,
+                include=include,
                 normal=normal,
                 false_alarms=false_alarms,
                 out=place,
@@ -145,6 +155,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             image_size=image_size,
             out=place,
             strict=bool(strict),
+            include=include,
             engine=engine or "auto",
             memory=memory,
             weights=weights,
@@ -236,12 +247,14 @@ def evaluate(
     run: str | Path | Run,
     *,
     data: Any = None,
+    include: str | None = None,
     ten_crop: bool = False,
     prevalence: float | str | None = None,
     engine: Engine = "auto",
 ) -> Evaluation | AnomalyReport:
     """Show a run the test data it was not trained on, or ``data``: images, or for an autoencoder rows.
 
+    ``include``, of images, is a pattern that the files of ``data`` have to fit; left out, that of the training.
     ``prevalence``, of rows only, is the share of anomalies where the network will be used: 0.002, or "0.2%".
 
     >>> evaluate("runs/2026-11-22-lenet5-digits-3f2a").accuracy  # doctest: +SKIP
@@ -256,11 +269,13 @@ def evaluate(
             raise RunError(f"ten crops are for a classifier; {opened.path} finds anomalies. Leave ten_crop out")
         share = parse_rate(prevalence) if prevalence is not None else None
         if isinstance(opened, ImageAutoencoderRun):
-            return assess_image_autoencoder(opened, data=data, prevalence=share)
+            return assess_image_autoencoder(opened, data=data, include=include, prevalence=share)
+        if include is not None:
+            raise RunError(f"a pattern chooses among image files; {opened.path} is of rows. Leave include out")
         return assess_autoencoder(opened, data=data, prevalence=share)
     if prevalence is not None:
         raise RunError(f"a prevalence is of anomalies; {opened.path} classifies images. Leave it out")
-    return assess(_classifier(opened), data=data, ten_crop=ten_crop, engine=engine).evaluation
+    return assess(_classifier(opened), data=data, include=include, ten_crop=ten_crop, engine=engine).evaluation
 
 
 def explain(
@@ -324,10 +339,10 @@ def _network_name(model: object) -> str:
     return model
 
 
-def _require_texts(**given: object) -> None:
+def _require_texts(what: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{name} is the name of a column, a text; received {value!r}")
+            raise DataError(f"{name} is {what}, a text; received {value!r}")
 
 
 def _place(out: object) -> Path | None:

@@ -59,10 +59,16 @@ class EvaluationReport:
 
 
 def assess(
-    run: ClassifierRun, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
+    run: ClassifierRun,
+    *,
+    data: str | Path | None = None,
+    include: str | None = None,
+    ten_crop: bool = False,
+    engine: Engine = "auto",
 ) -> EvaluationReport:
     """Show a run its test images, or those of ``data``; keep the record and the confusion matrix in ``evaluations/``.
 
+    Of the files of ``data``, those are shown that fit ``include``, or else the pattern that the run was trained with.
     A look at the run's own test images is counted on its card. ``engine`` "torch" does without the CPU engine.
 
     Raises:
@@ -71,7 +77,7 @@ def assess(
         UnknownNameError: no such engine.
     """
     known_engine(engine)  # before the images: a mistake is an error at once
-    chosen = _images_for(run, data)
+    chosen = _images_for(run, data, include)
     evaluation, ran_by = _evaluate(run, chosen.images, ten_crop=ten_crop, engine=engine)
     remarks = list(chosen.remarks)
     if ten_crop and run.card.preprocessing.resize == run.card.preprocessing.crop:
@@ -86,16 +92,18 @@ def assess(
 
 
 def assess_pretrained(
-    classifier: PretrainedClassifier, data: str | Path, *, engine: Engine = "auto"
+    classifier: PretrainedClassifier, data: str | Path, *, include: str | None = None, engine: Engine = "auto"
 ) -> EvaluationReport:
     """Show a network with somebody's weights all images of ``data``, whose classes are some of those it names.
+
+    With ``include``, only files that fit the pattern.
 
     Raises:
         DataError: classes that the weights do not know; the nearest that they know are named.
         UnknownNameError: no such engine.
     """
     known_engine(engine)
-    source = open_source(data)
+    source = open_source(data, include)
     own = _among(classifier.classes, source)
     preprocessing = classifier.preprocessing
     fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
@@ -190,11 +198,12 @@ def dataset_of(run: ClassifierRun, location: str | Path | None = None) -> Datase
         return _prepared_for(run, _source_of(run, location))
 
 
-def _source_of(run: ClassifierRun, location: str | Path | None) -> Source:
+def _source_of(run: ClassifierRun, location: str | Path | None, include: str | None = None) -> Source:
+    include = include or run.card.data.include
     if location is not None:
-        return open_source(location)
+        return open_source(location, include)
     try:
-        return open_source(run.card.data.location)
+        return open_source(run.card.data.location, include)
     except ConvatlasError as error:
         raise RunError(
             f"the images of {run.path} are gone: {error}. If they have moved, name their place with --data"
@@ -223,8 +232,8 @@ class _Chosen:
     is_own_test: bool = False
 
 
-def _images_for(run: ClassifierRun, data: str | Path | None) -> _Chosen:
-    source = _source_of(run, data)
+def _images_for(run: ClassifierRun, data: str | Path | None, include: str | None) -> _Chosen:
+    source = _source_of(run, data, include)
     fingerprint = None
     _refuse_strange_classes(run, source)
     if data is not None:

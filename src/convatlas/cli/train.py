@@ -49,6 +49,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation and dropout.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with a run, to its end or to a larger --epochs.")] = None,
+    include: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Take only image files that fit: --include '*.jpg'")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of skipping them.")] = False,
     engine: Annotated[
         str | None, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")
@@ -97,6 +100,7 @@ def train(
             out=out,
             seed=seed,
             strict=strict or None,
+            include=include,
             memory=memory,
             weights=weights,
             partial_weights=partial_weights or None,
@@ -135,6 +139,7 @@ def train(
             false_alarms=false_alarms,
             out=out,
             strict=strict or None,
+            include=include,
             engine=asked,
             memory=memory,
             weights=weights,

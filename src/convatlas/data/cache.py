@@ -84,6 +84,7 @@ def prepare(
         split_seed=split_seed,
         validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
         location=source.location,
+        include=source.include,
         repeated=parts.repeated,
     )
 

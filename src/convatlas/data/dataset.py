@@ -80,6 +80,7 @@ class Dataset:
     split_seed: int
     validation_fraction: float
     location: str = ""
+    include: str | None = None  # the pattern that all files fit
     repeated: tuple[tuple[str, int], ...] = ()  # pictures of which one is kept, and how many there were
 
     @property

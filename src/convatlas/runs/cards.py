@@ -125,6 +125,7 @@ class DataCard(BaseModel):
 
     name: Name
     location: Name
+    include: Name | None = None  # the pattern that all files fit
     fingerprint: Name
     counts: dict[Literal["train", "validation", "test"], Count]
     skipped: tuple[tuple[Text, Text], ...] = ()
@@ -316,6 +317,7 @@ class GoodImagesCard(BaseModel):
 
     name: Name
     location: Name
+    include: Name | None = None  # the pattern that all files fit
     fingerprint: Name
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_CLASSES)]
     normal: Name

@@ -68,6 +68,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     image_size: int | None,
     out: Path | None,
     strict: bool,
+    include: str | None,
     engine: Engine,
     memory: str | int | None,
     weights: str | Path | None,
@@ -77,7 +78,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     """Train a registered network on images; arguments and errors as of ``convatlas.train``."""
     limit = _memory_limit(memory)
     start = open_weights(weights, entry.name) if weights is not None else None
-    source = open_source(data)
+    source = open_source(data, include)
     chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
     geometry = _geometry(entry, source, start, image_size, watch)
     model_card = ModelCard(
@@ -352,6 +353,7 @@ def _data_card(dataset: Dataset, *, leaves_out_copies: bool = True) -> DataCard:
     return DataCard(
         name=dataset.name,
         location=dataset.location,
+        include=dataset.include,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts,
         skipped=dataset.skipped,

@@ -53,6 +53,7 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
     settings: dict[str, Any],
     *,
     image_size: int | None,
+    include: str | None,
     normal: str | None,
     false_alarms: float | str | None,
     out: Path | None,
@@ -62,7 +63,7 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
     of_network, of_recipe = split_settings(entry, settings)
     chosen = recipe_for(recipe or entry.recipe, ImageReconstructionRecipe).updated(**of_recipe)
     rate = parse_rate(false_alarms) if false_alarms is not None else None
-    source = open_source(data)
+    source = open_source(data, include)
     normal = normal_class(source, normal)
     geometry = choose_geometry(source, native_size=entry.image_size, image_size=image_size)
     model_card = ImageAutoencoderCard(
@@ -152,6 +153,7 @@ def _images_card(prepared: PreparedImages) -> GoodImagesCard:
     return GoodImagesCard(
         name=prepared.name,
         location=prepared.location,
+        include=prepared.include,
         fingerprint=prepared.fingerprint,
         classes=prepared.classes,
         normal=prepared.normal,
