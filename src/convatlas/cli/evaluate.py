@@ -36,6 +36,10 @@ def evaluate(
         str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda|cpu|mps", help="Of a classifier: such as cuda:1; by default a GPU."),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -53,14 +57,17 @@ def evaluate(
     if include is not None and data is None:
         raise DataError("--include chooses among the files of --data: name those too, or leave it out")
     if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
-        refuse_options(opened, ten_crop=ten_crop or None, engine=engine, explain=explain or None)
+        refuse_options(opened, ten_crop=ten_crop or None, engine=engine, device=device, explain=explain or None)
         if isinstance(opened, AutoencoderRun):
             refuse_options(opened, include=include)
         _evaluate_anomalies(opened, data, include, prevalence, rows_a_day, as_json=as_json)
         return
     refuse_options(opened, prevalence=prevalence, rows_a_day=rows_a_day)
     if isinstance(opened, ImageClassifier):
-        report = _report_of(opened, data, include, ten_crop, asked or "auto")
+        from convatlas.training.processes import on_device
+
+        with on_device(device):
+            report = _report_of(opened, data, include, ten_crop, asked or "auto")
         _tell_of_images(opened, report, asked or "auto", explain=explain, as_json=as_json)
 
 

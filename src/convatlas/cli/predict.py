@@ -48,6 +48,10 @@ def predict(
         str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda|cpu|mps", help="Of a classifier: such as cuda:1; by default the CPU."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Use a trained run: the class of each image, or the anomalies among rows."""
@@ -61,16 +65,20 @@ def predict(
 
     opened = opened_subject(run, weights)
     if isinstance(opened, AutoencoderRun):
-        refuse_options(opened, engine=engine, maps=maps, csv=csv)
+        refuse_options(opened, engine=engine, device=device, maps=maps, csv=csv)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
         return
     refuse_options(opened, out=out)
     if isinstance(opened, ImageAutoencoderRun):
-        refuse_options(opened, engine=engine, top=top, csv=csv)
+        refuse_options(opened, engine=engine, device=device, top=top, csv=csv)
         _predict_anomalies(opened, what, maps, as_json=as_json)
         return
     refuse_options(opened, maps=maps)
     if isinstance(opened, ImageClassifier):
+        if device is not None:
+            from convatlas.training.processes import known_device
+
+            opened.model().to(known_device(device))
         _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", csv, as_json=as_json)
 
 

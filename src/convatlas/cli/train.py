@@ -56,6 +56,10 @@ def train(
     engine: Annotated[
         str | None, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda|cpu|mps", help="Train on this device, as cuda:1; by default a GPU."),
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
     ] = None,
@@ -126,7 +130,7 @@ def train(
 
     watch = RichWatch(explain=explain)
     if resume is not None:
-        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, watch=watch)
+        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, device=device, watch=watch)
     else:
         run = api.train(
             str(model),
@@ -141,6 +145,7 @@ def train(
             strict=strict or None,
             include=include,
             engine=asked,
+            device=device,
             memory=memory,
             weights=weights,
             partial_weights=partial_weights,
@@ -168,7 +173,8 @@ def _refuse_with_resume(**options: object) -> None:
     if given:
         raise ConvatlasError(
             f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
-            "(only --epochs or --time-budget and --engine may change, and --data when the images or rows have moved)"
+            "(only --epochs or --time-budget, --engine and --device may change, and --data when the images or rows "
+            "have moved)"
         )
 
 

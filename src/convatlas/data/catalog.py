@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from convatlas.data.memo import digest_of, file_stamp
 from convatlas.data.readers.archive import is_archive, open_archive
 from convatlas.data.readers.cifar import CIFAR10, CIFAR100, CifarFormat, find_cifar, open_cifar
-from convatlas.data.readers.folder import Folder, arrange, open_folder
+from convatlas.data.readers.folder import Folder, arrange, is_hidden, open_folder
 from convatlas.data.readers.idx import has_idx_files, open_idx_folder
 from convatlas.data.readers.npz import open_npz
 from convatlas.data.source import ArraySplit, Labels, Pixels, Source, SplitName, printable
@@ -27,6 +29,7 @@ FASHION = (
 )  # fmt: skip
 DEBIAN_FOLDER = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
 DIGITS_TEST_FRACTION = 0.2
+MOST_BESIDE = 10_000  # entries of a folder, among which a mistyped name is looked for
 
 
 def open_source(name_or_path: str | Path, include: str | None = None) -> Source:
@@ -60,10 +63,31 @@ def open_source(name_or_path: str | Path, include: str | None = None) -> Source:
         named = shortened(error.filename or path)
         raise DataError(f"{named} cannot be opened: {error.strerror or error}") from error
     if isinstance(name_or_path, Path) or os.sep in name_or_path or path.suffix:
+        near = difflib.get_close_matches(path.name, _names_beside(path), n=3)
+        meant = [shortened(Path(name_or_path).parent / name) for name in near]
         raise DataError(
-            f"there is nothing at {shortened(path)!r}; give an image folder, an archive, a .npz file or a known name"
+            f"there is nothing at {shortened(path)!r}; "
+            + (f"did you mean {', '.join(meant)}? Otherwise " if meant else "")
+            + "give an image folder, an archive, a .npz file or a known name"
         )
-    raise unknown_name("data set or path", name_or_path, list_sources())
+    raise unknown_name("data set or path", name_or_path, [*list_sources(), *_names_beside(path)])
+
+
+def _names_beside(path: Path) -> list[str]:
+    """Folders, archives and .npz files that lie where a path that leads nowhere leads."""
+    try:
+        with os.scandir(path.parent) as entries:
+            return [
+                printable(entry.name)
+                for entry in islice(entries, MOST_BESIDE)
+                if not is_hidden(entry.name) and (entry.is_dir() or _is_a_file_of_images(Path(entry.name)))
+            ]
+    except OSError:
+        return []
+
+
+def _is_a_file_of_images(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" or is_archive(path)
 
 
 def list_sources() -> list[str]:

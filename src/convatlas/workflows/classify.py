@@ -54,6 +54,7 @@ from convatlas.workflows.attempt import (
     recipe_to_go_on_with,
     skipped_finding,
     update,
+    updated_recipe,
 )
 
 TRANSFER = "transfer"  # the recipe for weights that somebody has trained
@@ -79,7 +80,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     limit = _memory_limit(memory)
     start = open_weights(weights, entry.name) if weights is not None else None
     source = open_source(data, include)
-    chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
+    chosen = updated_recipe(_choose_recipe(entry, source, recipe, start), settings, watch)
     geometry = _geometry(entry, source, start, image_size, watch)
     model_card = ModelCard(
         name=entry.name, num_classes=len(source.classes), in_channels=geometry.channels, image_size=geometry.crop
