@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from convatlas.cli.text import Row, fitting, no_room_for, print_lines
 from convatlas.reports.wording import printable, times
 
 if TYPE_CHECKING:
@@ -35,9 +37,16 @@ def print_json(content: Any) -> None:
 
 
 def wide_console() -> Console:
-    """A console whose tables are not squeezed into 80 columns when they go to a file or another program."""
+    """A console whose tables are not squeezed into 80 columns when they go to a file or another program.
+
+    $COLUMNS, which shells keep to themselves unless a person exports it, is obeyed there too.
+    """
     console = Console(emoji=False, highlight=False)
-    return console if console.is_terminal else Console(emoji=False, highlight=False, width=200)
+    return (
+        console
+        if console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        else Console(emoji=False, highlight=False, width=200)
+    )
 
 
 @contextmanager
@@ -202,11 +211,12 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
             f"no runs in {escape(str(root))}; make one: convatlas train lenet5 --data fashion-mnist", soft_wrap=True
         )
         return
-    table = plain_table("run", "model", "data", "status", "validation", "test")
-    table.columns[0].no_wrap = True  # a name is there to be copied
+    rows: list[Row] = [("run", "model", "data", "status", "validation", "test")]
     for run in runs:
         card = run.card
-        figures = (card.best_text if card.best else "-", card.test_text if card.test else "-")
-        names = (escape(printable(name)) for name in (run.path.name, card.model.name, card.data.name))
-        table.add_row(*names, run.status, *figures)
-    console.print(table)
+        names = (printable(name) for name in (run.path.name, card.model.name, card.data.name))
+        rows.append((*names, run.status, card.best_text if card.best else "-", card.test_text if card.test else "-"))
+    # A run's own name, which is there to be copied, mostly has those of network and data in it.
+    (first, *lines), dropped = fitting(rows, (4, 5), ("data", "model", "status", "validation"), console.width)
+    print_lines(console, first, style="bold")
+    print_lines(console, *lines, *no_room_for(dropped, console.width))
