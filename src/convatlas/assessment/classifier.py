@@ -22,6 +22,7 @@ from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError, first_of
 from convatlas.models.registry import model_entry
 from convatlas.runs import ClassifierRun, ImageClassifier
+from convatlas.tasks.classify.findings import guessing_finding, one_answer_finding
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
@@ -79,7 +80,7 @@ def assess(
     known_engine(engine)  # before the images: a mistake is an error at once
     chosen = _images_for(run, data, include)
     evaluation, ran_by = _evaluate(run, chosen.images, ten_crop=ten_crop, engine=engine)
-    remarks = list(chosen.remarks)
+    remarks = [*chosen.remarks, *filter(None, [one_answer_finding(evaluation) or guessing_finding(evaluation)])]
     if ten_crop and run.card.preprocessing.resize == run.card.preprocessing.crop:
         remarks.append("images are shown whole: the ten crops are the image and its mirror image, five times each")
     name = f"{chosen.name} ten-crop" if ten_crop else chosen.name

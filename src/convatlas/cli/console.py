@@ -95,7 +95,7 @@ def print_run_summary(run: Run) -> int:
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
-        validated = f"n = {card.data.counts['validation']:,}"
+        validated = f"n = {card.data.counts['validation']:,}{_guessed(card.data)}"
         console.print(f"best validation {card.best_text} at epoch {card.best['epoch']:.4g} ({validated})")
     if card.status == "interrupted":
         console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
@@ -110,6 +110,12 @@ def print_run_summary(run: Run) -> int:
     console.print(f"report  {escape(str(run.path / 'report.html'))}")
     console.print(f"next    convatlas predict {path} {'TABLE' if card.task == 'reconstruct' else 'IMAGE...'}")
     return 0
+
+
+def _guessed(data: Any) -> str:
+    """What a validation accuracy is to be read beside, where the card has it."""
+    share = getattr(data, "guessing", None)
+    return "" if share is None else f"; always answering {escape(data.most_frequent)} would give {share:.1%}"
 
 
 def _print_test_accuracy(console: Console, card: Card) -> None:

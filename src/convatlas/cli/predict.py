@@ -131,36 +131,45 @@ def _write_classes(path: Path, predictions: Sequence[Prediction]) -> None:
                 writer.writerow((each.image, rank, name, f"{probability:.6f}", "; ".join(each.unlike or ())))
 
 
-def _predict_anomalies(run: ImageAutoencoderRun, images: list[Path], maps: Path | None, *, as_json: bool) -> None:
+def _predict_anomalies(run: ImageAutoencoderRun, named: list[Path], maps: Path | None, *, as_json: bool) -> None:
+    """Scores of all images that can be read; the others are named, and none at all is a mistake."""
     from convatlas.cli.anomalies import print_image_alarms
-    from convatlas.cli.console import print_json
+    from convatlas.cli.console import counting, print_json
+    from convatlas.data.readers.folder import named_images
+    from convatlas.errors import DataError
 
-    predictions = run.predict(images)
-    written = _write_maps(run, images, predictions, maps) if maps is not None else [None] * len(images)
-    found = [each.to_dict() | {"map": path} for each, path in zip(predictions, written, strict=True)]
+    images = named_images(named)
+    unreadable: list[DataError] = []
+    found: list[dict[str, Any]] = []
+    with counting() as tell:
+        for batch in run.predictions(images, unreadable.append):
+            for each in batch:
+                number = f"{len(found) + 1:0{len(str(len(images)))}}"
+                found.append(each.to_dict() | {"map": _write_map(run, each, maps, number) if maps else None})
+            tell("images", len(found) + len(unreadable), len(images))
+    if not found:
+        raise unreadable[0]
     threshold = run.card.threshold.model_dump() if run.card.threshold is not None else None
     record = {"images": found, "threshold": threshold}
     if as_json:
         print_json(record)
     else:
         print_image_alarms(record)
+    for error in unreadable:
+        print(f"convatlas: left out: {error}", file=sys.stderr)
 
 
-def _write_maps(
-    run: ImageAutoencoderRun, images: list[Path], predictions: list[ImagePrediction], folder: Path
-) -> list[str]:
-    """Each picture with its map and boxes, as ``<folder>/<number>-<name>.png``."""
+def _write_map(run: ImageAutoencoderRun, found: ImagePrediction, folder: Path, number: str) -> str:
+    """A picture with its map and boxes, as ``<folder>/<number>-<name>.png``."""
     from convatlas.data.decode import load_upright
     from convatlas.files import replacing
     from convatlas.reports.residuals import marked
 
-    wrong_above, written = run.calibration().wrong_above, []
-    for number, (image, found) in enumerate(zip(images, predictions, strict=True), start=1):
-        path = folder / f"{number:0{len(str(len(images)))}}-{image.stem}.png"
-        with replacing(path) as temporary:
-            marked(load_upright(image), found.residual, found.boxes, wrong_above).save(temporary, "PNG")
-        written.append(str(path))
-    return written
+    path = folder / f"{number}-{Path(found.image).stem}.png"
+    with replacing(path) as temporary:
+        picture = load_upright(Path(found.image))
+        marked(picture, found.residual, found.boxes, run.calibration().wrong_above).save(temporary, "PNG")
+    return str(path)
 
 
 def _predict_rows(run: AutoencoderRun, tables: list[Path], top: int, out: Path | None, *, as_json: bool) -> None:

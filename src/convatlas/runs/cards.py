@@ -128,6 +128,8 @@ class DataCard(BaseModel):
     include: Name | None = None  # the pattern that all files fit
     fingerprint: Name
     counts: dict[Literal["train", "validation", "test"], Count]
+    most_frequent: Name | None = None  # class of the validation images; this and the next: of runs since they are kept
+    guessing: Share | None = None  # of them, that always answering it would get right
     skipped: tuple[tuple[Text, Text], ...] = ()
     copies_left_out: Count | None = None  # of pictures that were there many times; None: of runs that left out none
     mirror: bool

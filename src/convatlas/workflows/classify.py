@@ -33,7 +33,7 @@ from convatlas.runs import (
     refuse_taken,
     timestamp,
 )
-from convatlas.tasks.classify.findings import gap_finding, one_answer_finding
+from convatlas.tasks.classify.findings import gap_finding, guessing_finding, one_answer_finding
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.classify.task import Classification
 from convatlas.training import checkpoint
@@ -202,7 +202,8 @@ def _findings_of_test(run: ClassifierRun, test: Evaluation | None) -> list[str]:
     if test is None or best is None:
         return []
     validated = round(best["validation_accuracy"] * counts["validation"])
-    found = (one_answer_finding(test), gap_finding(test, validated, counts["validation"]))
+    # A network that has collapsed is no better than guessing: that is said once.
+    found = (one_answer_finding(test) or guessing_finding(test), gap_finding(test, validated, counts["validation"]))
     return [finding for finding in found if finding is not None]
 
 
@@ -351,12 +352,15 @@ def _spare_memory(network: Any, name: str) -> None:
 
 
 def _data_card(dataset: Dataset, *, leaves_out_copies: bool = True) -> DataCard:
+    most_frequent, guessing = dataset.guessing
     return DataCard(
         name=dataset.name,
         location=dataset.location,
         include=dataset.include,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts,
+        most_frequent=most_frequent,
+        guessing=guessing,
         skipped=dataset.skipped,
         copies_left_out=sum(count - 1 for _, count in dataset.repeated) if leaves_out_copies else None,
         mirror=dataset.mirror,
