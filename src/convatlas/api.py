@@ -31,6 +31,7 @@ from convatlas.runs import AutoencoderRun, ClassifierRun, ImageAutoencoderRun, R
 from convatlas.subjects import open_subject
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.reconstruct.thresholds import parse_rate
+from convatlas.training.processes import on_device
 from convatlas.training.progress import RichWatch, Watch
 from convatlas.training.recipe import Recipe
 from convatlas.weights import PretrainedClassifier
@@ -52,7 +53,9 @@ def train(  # noqa: PLR0913, what a person may want to say
     false_alarms: float | str | None = None,
     out: str | Path | None = None,
     strict: bool | None = None,
+    include: str | None = None,
     engine: Engine | None = None,
+    device: str | None = None,
     memory: str | int | None = None,
     weights: str | Path | None = None,
     partial_weights: bool = False,
@@ -84,7 +87,9 @@ def train(  # noqa: PLR0913, what a person may want to say
             threshold; 1 % when left out.
         out: directory of the run; a new one under ``runs/`` when left out.
         strict: refuse damaged images instead of leaving them out.
+        include: of an image folder or archive, a pattern that the files have to fit, such as "*.jpg"; the run keeps it.
         engine: "torch" for PyTorch alone; by default, on a CPU and in float32, the engine of convatlas.
+        device: "cpu", "cuda", "cuda:1" or "mps"; by default a GPU where there is one.
         memory: bytes, or "8GB": train within this much of the process's memory, on smaller batches where need be.
         weights: what a classifier starts from: "imagenet", a file of torchvision, timm or Keras, or a run. Images
             are then prepared as the weights expect, and the recipe is ``transfer`` unless another is named.
@@ -98,13 +103,20 @@ def train(  # noqa: PLR0913, what a person may want to say
     """
     name = _network_name(model)
     entry = own_entry(read_code(name)) if is_code(name) else find_entry(name)
-    _require_texts(label=label, time=time)
+    _require_texts("the name of a column", label=label, time=time)
+    _require_texts("a pattern such as '*.jpg'", include=include)
     if engine is not None:
         known_engine(engine)  # before the data: a mistake is an error at once
     place = _place(out)
-    with closing(watch or RichWatch()) as watching:
+    with on_device(device), closing(watch or RichWatch()) as watching:
         if isinstance(entry, AutoencoderEntry):
-            refused = {"image_size": image_size, "strict": strict, "memory": memory, "weights": weights}
+            refused = {
+                "image_size": image_size,
+                "strict": strict,
+                "include": include,
+                "memory": memory,
+                "weights": weights,
+            }
             _refuse_for(entry, "trained on rows", **refused)
             return train_autoencoder(
                 entry,
@@ -135,6 +147,7 @@ def train(  # noqa: PLR0913, what a person may want to say
                 recipe,
                 settings,
                 image_size=image_size,
+                include=include,
                 normal=normal,
                 false_alarms=false_alarms,
                 out=place,
@@ -149,6 +162,7 @@ def train(  # noqa: PLR0913, what a person may want to say
             image_size=image_size,
             out=place,
             strict=bool(strict),
+            include=include,
             engine=engine or "auto",
             memory=memory,
             weights=weights,
@@ -165,6 +179,7 @@ def resume(
     time_budget: float | None = None,
     engine: Engine | None = None,
     trust: bool = False,
+    device: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, to the weights it would have had; or further than was planned.
@@ -177,6 +192,7 @@ def resume(
         epochs, time_budget: a new length of the whole training, passes already made and seconds already spent included.
         engine: another engine from here on; by default the one that trained so far, with the kernels it chose then.
         trust: let the code of somebody's own network, which the run may hold, be run.
+        device: as of ``train``; it may be another than before.
         watch: follows the training; a live display when left out.
 
     Raises:
@@ -185,7 +201,7 @@ def resume(
     if engine is not None:
         known_engine(engine)
     opened = Run.open(run, trust=trust)
-    with closing(watch or RichWatch()) as watching:
+    with on_device(device), closing(watch or RichWatch()) as watching:
         if isinstance(opened, ImageAutoencoderRun):
             if engine is not None:
                 raise RecipeError(f"engine has no meaning for {opened.card.model.name}, for images: leave it out")
@@ -250,12 +266,16 @@ def evaluate(
     run: str | Path | Run,
     *,
     data: Any = None,
+    include: str | None = None,
     ten_crop: bool = False,
     prevalence: float | str | None = None,
     engine: Engine = "auto",
+    device: str | None = None,
 ) -> Evaluation | AnomalyReport:
     """Show a run the test data it was not trained on, or ``data``: images, or for an autoencoder rows.
 
+    ``include``, of images, is a pattern that the files of ``data`` have to fit; left out, that of the training.
+    ``device`` is that of a classifier: "cpu", "cuda", "cuda:1" or "mps".
     ``prevalence``, of rows only, is the share of anomalies where the network will be used: 0.002, or "0.2%".
 
     >>> evaluate("runs/2026-11-22-lenet5-digits-3f2a").accuracy  # doctest: +SKIP
@@ -266,15 +286,20 @@ def evaluate(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     if isinstance(opened, AutoencoderRun | ImageAutoencoderRun):
+        if device is not None:
+            raise RunError(f"a device is for a classifier; {opened.path} is judged on the CPU. Leave device out")
         if ten_crop:
             raise RunError(f"ten crops are for a classifier; {opened.path} finds anomalies. Leave ten_crop out")
         share = parse_rate(prevalence) if prevalence is not None else None
         if isinstance(opened, ImageAutoencoderRun):
-            return assess_image_autoencoder(opened, data=data, prevalence=share)
+            return assess_image_autoencoder(opened, data=data, include=include, prevalence=share)
+        if include is not None:
+            raise RunError(f"a pattern chooses among image files; {opened.path} is of rows. Leave include out")
         return assess_autoencoder(opened, data=data, prevalence=share)
     if prevalence is not None:
         raise RunError(f"a prevalence is of anomalies; {opened.path} classifies images. Leave it out")
-    return assess(_classifier(opened), data=data, ten_crop=ten_crop, engine=engine).evaluation
+    with on_device(device):
+        return assess(_classifier(opened), data=data, include=include, ten_crop=ten_crop, engine=engine).evaluation
 
 
 def explain(
@@ -338,10 +363,10 @@ def _network_name(model: object) -> str:
     return model
 
 
-def _require_texts(**given: object) -> None:
+def _require_texts(what: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{name} is the name of a column, a text; received {value!r}")
+            raise DataError(f"{name} is {what}, a text; received {value!r}")
 
 
 def _place(out: object) -> Path | None:

@@ -221,8 +221,6 @@ def _recipe(subject: Subject, batch_size: int | None, optimizer: str | None) -> 
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
     changes = {"batch_size": batch_size, "optimizer": optimizer}
     wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    if optimizer not in (None, "sgd"):
-        wanted["nesterov"] = False  # SGD alone has it
     return (subject.recipe or (UNNAMED_AUTOENCODER if subject.is_autoencoder else UNNAMED)).updated(**wanted)
 
 

@@ -38,7 +38,7 @@ def test_json_is_the_list_of_descriptions(convatlas: Command) -> None:
 def test_the_list_has_a_line_a_network_under_its_family_and_papers(convatlas: Command) -> None:
     lines = squeezed(convatlas("models", "--family", "alexnet").out)
     assert lines[:6] == [
-        "network image params MACs recipe published top-1",
+        "network image params MACs recipe published top-1 source",
         "alexnet 2012 Krizhevsky, Sutskever & Hinton 2012, NeurIPS",
         "2014 Krizhevsky 2014, arXiv 1404.5997",
         "alexnet_2012 3x224x224 61.0 M 724.4 M alexnet 59.3 ImageNet paper",
@@ -59,7 +59,7 @@ def test_the_list_fits_the_terminal(width: int) -> None:
 
 def test_a_narrow_terminal_has_no_recipes_but_the_published_figures() -> None:
     lines = squeezed("\n".join(printed(lambda console: print_catalogue(describe_models("vgg"), console), 80)))
-    assert "vgg16 3x224x224 138.4 M 15.5 G 71.6 ImageNet torchvision" in lines
+    assert "vgg16 3x224x224 138.4 M 15.5 G 71.6 ImageNet" in lines
 
 
 def test_a_family_by_its_name_is_listed(convatlas: Command) -> None:

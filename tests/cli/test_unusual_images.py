@@ -194,3 +194,22 @@ def test_a_calibration_that_is_not_the_run_s_is_refused(convatlas: Command, run:
     assert "does not hold the scores of the run's 36 calibration images" in answer.err
     (run / "calibration.safetensors").unlink()
     assert "is not calibrated" in convatlas("predict", run, tiles / "test" / "good" / "000.png").err
+
+
+def test_predict_takes_folders_and_patterns_and_leaves_out_what_is_no_image(
+    convatlas: Command, run: Path, tiles: Path, tmp_path: Path
+) -> None:
+    scratched = tiles / "test" / "scratch"
+    shutil.copytree(scratched, tmp_path / "new")
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    answer = convatlas("predict", run, tmp_path / "new", scratched / "00*.png", "--maps", tmp_path / "maps", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)["images"]
+    assert len(found) == 20 + 10
+    assert len({each["map"] for each in found}) == 30
+    assert found[0]["map"].endswith("01-000.png")
+    assert "left out:" in answer.err
+    assert "broken.png" in answer.err
+    answer = convatlas("predict", run, tmp_path / "new" / "broken.png")
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1

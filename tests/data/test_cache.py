@@ -118,6 +118,10 @@ def test_one_picture_does_not_make_up_a_part(tmp_path: Path) -> None:
     divided = make_folder(tmp_path / "divided", {"train/cats": 8, "train/dogs": 8, "test/cats": 2, "test/dogs": 2})
     for index in range(20):
         Image.new("L", (12, 10)).save(divided / f"train/dogs/black {index:02}.png")
+    dataset = prepared(divided)  # validation is cut from train, and would be black pictures
+    assert dataset.repeated == (("train/dogs/black 00.png", 20),)
+    assert dataset.counts == {"train": 15, "validation": 2, "test": 4}
+    shutil.copytree(divided / "test", divided / "val")
     assert prepared(divided).repeated == ()
 
 

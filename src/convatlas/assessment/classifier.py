@@ -21,6 +21,7 @@ from convatlas.data.dataset import Dataset, ImageArray
 from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError, StorageError, first_of
 from convatlas.runs import ClassifierRun, ImageClassifier
+from convatlas.tasks.classify.findings import guessing_finding, one_answer_finding
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.training.evaluate import judged
 from convatlas.training.history import HistoryRow
@@ -58,10 +59,16 @@ class EvaluationReport:
 
 
 def assess(
-    run: ClassifierRun, *, data: str | Path | None = None, ten_crop: bool = False, engine: Engine = "auto"
+    run: ClassifierRun,
+    *,
+    data: str | Path | None = None,
+    include: str | None = None,
+    ten_crop: bool = False,
+    engine: Engine = "auto",
 ) -> EvaluationReport:
     """Show a run its test images, or those of ``data``; keep the record and the confusion matrix in ``evaluations/``.
 
+    Of the files of ``data``, those are shown that fit ``include``, or else the pattern that the run was trained with.
     A look at the run's own test images is counted on its card. ``engine`` "torch" does without the CPU engine.
 
     Raises:
@@ -70,9 +77,9 @@ def assess(
         UnknownNameError: no such engine.
     """
     known_engine(engine)  # before the images: a mistake is an error at once
-    chosen = _images_for(run, data)
+    chosen = _images_for(run, data, include)
     evaluation, ran_by = _evaluate(run, chosen.images, ten_crop=ten_crop, engine=engine)
-    remarks = list(chosen.remarks)
+    remarks = [*chosen.remarks, *filter(None, [one_answer_finding(evaluation) or guessing_finding(evaluation)])]
     if ten_crop and run.card.preprocessing.resize == run.card.preprocessing.crop:
         remarks.append("images are shown whole: the ten crops are the image and its mirror image, five times each")
     name = f"{chosen.name} ten-crop" if ten_crop else chosen.name
@@ -85,16 +92,18 @@ def assess(
 
 
 def assess_pretrained(
-    classifier: PretrainedClassifier, data: str | Path, *, engine: Engine = "auto"
+    classifier: PretrainedClassifier, data: str | Path, *, include: str | None = None, engine: Engine = "auto"
 ) -> EvaluationReport:
     """Show a network with somebody's weights all images of ``data``, whose classes are some of those it names.
+
+    With ``include``, only files that fit the pattern.
 
     Raises:
         DataError: classes that the weights do not know; the nearest that they know are named.
         UnknownNameError: no such engine.
     """
     known_engine(engine)
-    source = open_source(data)
+    source = open_source(data, include)
     own = _among(classifier.classes, source)
     preprocessing = classifier.preprocessing
     fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
@@ -189,11 +198,12 @@ def dataset_of(run: ClassifierRun, location: str | Path | None = None) -> Datase
         return _prepared_for(run, _source_of(run, location))
 
 
-def _source_of(run: ClassifierRun, location: str | Path | None) -> Source:
+def _source_of(run: ClassifierRun, location: str | Path | None, include: str | None = None) -> Source:
+    include = include or run.card.data.include
     if location is not None:
-        return open_source(location)
+        return open_source(location, include)
     try:
-        return open_source(run.card.data.location)
+        return open_source(run.card.data.location, include)
     except ConvatlasError as error:
         raise RunError(
             f"the images of {run.path} are gone: {error}. If they have moved, name their place with --data"
@@ -222,8 +232,8 @@ class _Chosen:
     is_own_test: bool = False
 
 
-def _images_for(run: ClassifierRun, data: str | Path | None) -> _Chosen:
-    source = _source_of(run, data)
+def _images_for(run: ClassifierRun, data: str | Path | None, include: str | None) -> _Chosen:
+    source = _source_of(run, data, include)
     fingerprint = None
     _refuse_strange_classes(run, source)
     if data is not None:

@@ -26,6 +26,7 @@ from convatlas.data.catalog import open_source
 from convatlas.data.dataset import ImageArray
 from convatlas.data.decode import decode_file
 from convatlas.data.good_images import PreparedImages, prepare_images
+from convatlas.data.source import Source
 from convatlas.errors import ConvatlasError, DataError, RunError
 from convatlas.runs import ImageAutoencoderRun
 from convatlas.runs.image_autoencoder import ImageCalibration
@@ -44,7 +45,12 @@ Images = NDArray[np.float32]
 
 
 def assess_image_autoencoder(
-    run: ImageAutoencoderRun, *, data: Any = None, prevalence: float | None = None, told: Told | None = None
+    run: ImageAutoencoderRun,
+    *,
+    data: Any = None,
+    include: str | None = None,
+    prevalence: float | None = None,
+    told: Told | None = None,
 ) -> AnomalyReport:
     """Judge a run by its test images, or by those of ``data``; keep the record in ``evaluations/``.
 
@@ -54,6 +60,7 @@ def assess_image_autoencoder(
     Args:
         run: of an autoencoder of images.
         data: other images by class, the normal one among them.
+        include: a pattern that the files of ``data`` have to fit; that of the training when left out.
         prevalence: the share of anomalies where the network will be used; not stated when left out.
         told: hears which rival is at work.
 
@@ -62,7 +69,7 @@ def assess_image_autoencoder(
         DataError: ``data`` cannot be read, or has not the normal class.
     """
     if data is not None:
-        return _assess_other(run, data, prevalence, told)
+        return _assess_other(run, open_source(data, include or run.card.data.include), prevalence, told)
     return _assess_own(run, prepared_images_for(run), prevalence, told)
 
 
@@ -96,7 +103,7 @@ def prepared_images_for(run: ImageAutoencoderRun, data: Any = None) -> PreparedI
     card = run.card
     recipe = parse_recipe(card.recipe, str(run.path / "card.json"), ImageReconstructionRecipe)
     try:
-        source = open_source(card.data.location if data is None else data)
+        source = open_source(card.data.location if data is None else data, card.data.include)
     except ConvatlasError as error:
         if data is not None:
             raise
@@ -156,9 +163,10 @@ def _assess_own(
     return kept(run, f"{prepared.name} test", record, remarks, is_own_test=True)
 
 
-def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None, told: Told | None) -> AnomalyReport:
+def _assess_other(
+    run: ImageAutoencoderRun, source: Source, prevalence: float | None, told: Told | None
+) -> AnomalyReport:
     card = run.card
-    source = open_source(data)
     if card.data.normal not in source.classes:
         raise DataError(
             f"{source.name} has no class {card.data.normal!r}, which is normal for {run.path}. For images without "
@@ -168,7 +176,7 @@ def _assess_other(run: ImageAutoencoderRun, data: Any, prevalence: float | None,
     fingerprint, images = every_image(source, channels=preprocessing.channels, resize=preprocessing.resize)
     if fingerprint == card.data.fingerprint:
         own = "these are the images it was trained on: judged are the test images, which it has not seen"
-        return _assess_own(run, prepared_images_for(run, data), prevalence, told, (own,))
+        return _assess_own(run, prepared_images_for(run, source.location), prevalence, told, (own,))
     record = _judged(run, images, source.classes, prevalence, lambda place: f"image {place + 1:,}")
     return kept(run, f"{source.name} {fingerprint[:4]}", record)
 

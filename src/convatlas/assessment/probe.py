@@ -16,6 +16,7 @@ from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset
 from convatlas.data.geometry import choose_geometry
 from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.source import Source
 from convatlas.errors import DataError
 from convatlas.models.contract import Classifier
 from convatlas.models.registry import create_model, model_entry
@@ -51,13 +52,14 @@ class ProbeReport:
         } | self.baseline.to_dict()
 
 
-def probe_images(
+def probe_images(  # noqa: PLR0913, what a person may want to say
     network: str,
     data: str | Path,
     *,
     weights: str | None = None,
     layer: str | None = None,
     image_size: int | None = None,
+    include: str | None = None,
     balanced: bool = False,
     out: Path | None = None,
     told: Callable[[str], None] = lambda _: None,
@@ -79,7 +81,7 @@ def probe_images(
     name, model, opened = _network(network, weights, image_size)
     report = load_weights(model, opened)
     told("reading images")
-    dataset, preprocessing = _images(model, opened, data, name, image_size)
+    dataset, preprocessing = _images(model, opened, open_source(data, include), name, image_size)
     told("computing features")
     found = probed(model, dataset, preprocessing, tap=layer, balanced=balanced)
     if out is not None:
@@ -106,9 +108,8 @@ def _network(network: str, weights: str | None, image_size: int | None) -> tuple
 
 
 def _images(
-    model: Classifier, weights: Weights, data: str | Path, name: str, image_size: int | None
+    model: Classifier, weights: Weights, source: Source, name: str, image_size: int | None
 ) -> tuple[Dataset, Preprocessing]:
-    source = open_source(data)
     wanted = image_size or model.image_size
     geometry = replace(
         choose_geometry(source, native_size=model_entry(name).image_size, image_size=wanted), channels=model.in_channels

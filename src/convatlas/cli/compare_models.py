@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convatlas.cli.text import Row, aligned, print_lines, rounded
+from convatlas.cli.text import Row, fitting, no_room_for, print_lines, rounded
 from convatlas.errors import ConvatlasError
 
+# Where there is no room, in this order; speeds stay as long as they can.
+DROPPED = ("published top-1", "field", "depth", "inference memory", "MACs", "training memory", "parameters")
 OF_IMAGES = ("field", "published top-1")  # columns that have no meaning for rows
 
 if TYPE_CHECKING:
@@ -147,11 +150,12 @@ def _print_table(found: Sequence[Comparison], batch: int) -> None:
     kept = [place for place, name in enumerate(heading) if of_images or name not in OF_IMAGES]
     rows = [tuple(row[place] for place in kept) for row in (heading, *(_row(each, timed) for each in found))]
     console = wide_console()
-    first, *lines = aligned(rows, right=range(2, len(kept) - of_images))  # published accuracies are words
+    right = range(2, len(kept) - of_images)  # published accuracies are words
+    (first, *lines), dropped = fitting(rows, right, (*DROPPED, f"forward and backward{rate}"), console.width)
     print_lines(console, first, style="bold")
-    print_lines(console, *lines, "")
+    print_lines(console, *lines, "", *no_room_for(dropped, console.width))
     for line in _notes(found, batch):
-        print_lines(console, line)
+        print_lines(console, textwrap.fill(line, console.width))
 
 
 def _notes(found: Sequence[Comparison], batch: int) -> Iterator[str]:

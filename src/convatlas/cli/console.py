@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from convatlas.cli.text import Row, fitting, no_room_for, print_lines
 from convatlas.reports.wording import printable, times
 
 if TYPE_CHECKING:
@@ -34,9 +37,16 @@ def print_json(content: Any) -> None:
 
 
 def wide_console() -> Console:
-    """A console whose tables are not squeezed into 80 columns when they go to a file or another program."""
+    """A console whose tables are not squeezed into 80 columns when they go to a file or another program.
+
+    $COLUMNS, which shells keep to themselves unless a person exports it, is obeyed there too.
+    """
     console = Console(emoji=False, highlight=False)
-    return console if console.is_terminal else Console(emoji=False, highlight=False, width=200)
+    return (
+        console
+        if console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        else Console(emoji=False, highlight=False, width=200)
+    )
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def print_run_summary(run: Run) -> int:
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     card, path = run.card, escape(shlex.quote(str(run.path)))
     if card.best:
-        validated = f"n = {card.data.counts['validation']:,}"
+        validated = f"n = {card.data.counts['validation']:,}{_guessed(card.data)}"
         console.print(f"best validation {card.best_text} at epoch {card.best['epoch']:.4g} ({validated})")
     if card.status == "interrupted":
         console.print(f"[yellow]stopped; nothing is lost.[/] Go on with: convatlas train --resume {path}")
@@ -100,6 +110,12 @@ def print_run_summary(run: Run) -> int:
     console.print(f"report  {escape(str(run.path / 'report.html'))}")
     console.print(f"next    convatlas predict {path} {'TABLE' if card.task == 'reconstruct' else 'IMAGE...'}")
     return 0
+
+
+def _guessed(data: Any) -> str:
+    """What a validation accuracy is to be read beside, where the card has it."""
+    share = getattr(data, "guessing", None)
+    return "" if share is None else f"; always answering {escape(data.most_frequent)} would give {share:.1%}"
 
 
 def _print_test_accuracy(console: Console, card: Card) -> None:
@@ -168,9 +184,29 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     """The classes of each image, best first."""
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for prediction in predictions:
-        console.print(f"[bold]{escape(prediction.image)}[/]")
+        unlike = "  [yellow]! unlike the training's pictures[/]" if prediction.unlike else ""
+        console.print(f"[bold]{escape(prediction.image)}[/]{unlike}")
         for name, probability in prediction.top:
             console.print(f"  {probability:7.2%}  {escape(name)}")
+
+
+def unlike_warning(predictions: Sequence[Prediction]) -> str | None:
+    """One line on images that look unlike those a run was trained on, by what is most unusual; None without any."""
+    unlike = [(each.image, each.unlike[0]) for each in predictions if each.unlike]
+    if not unlike:
+        return None
+    if len(unlike) == 1:
+        image, word = unlike[0]
+        return (
+            f"! {printable(image)} is unlike the pictures it was trained on: {word} than 99.9 % of them; the answer "
+            "may mean little"
+        )
+    counts = Counter(word for _, word in unlike).most_common()
+    how = ", ".join(f"{count:,} {word}" for word, count in counts)
+    return (
+        f"! {len(unlike):,} of {len(predictions):,} pictures are unlike those it was trained on: {how} than 99.9 % of "
+        "them; their answers may mean little"
+    )
 
 
 def print_runs(runs: Sequence[Run], root: Path) -> None:
@@ -181,11 +217,12 @@ def print_runs(runs: Sequence[Run], root: Path) -> None:
             f"no runs in {escape(str(root))}; make one: convatlas train lenet5 --data fashion-mnist", soft_wrap=True
         )
         return
-    table = plain_table("run", "model", "data", "status", "validation", "test")
-    table.columns[0].no_wrap = True  # a name is there to be copied
+    rows: list[Row] = [("run", "model", "data", "status", "validation", "test")]
     for run in runs:
         card = run.card
-        figures = (card.best_text if card.best else "-", card.test_text if card.test else "-")
-        names = (escape(printable(name)) for name in (run.path.name, card.model.name, card.data.name))
-        table.add_row(*names, run.status, *figures)
-    console.print(table)
+        names = (printable(name) for name in (run.path.name, card.model.name, card.data.name))
+        rows.append((*names, run.status, card.best_text if card.best else "-", card.test_text if card.test else "-"))
+    # A run's own name, which is there to be copied, mostly has those of network and data in it.
+    (first, *lines), dropped = fitting(rows, (4, 5), ("data", "model", "status", "validation"), console.width)
+    print_lines(console, first, style="bold")
+    print_lines(console, *lines, *no_room_for(dropped, console.width))

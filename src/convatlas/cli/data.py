@@ -45,6 +45,9 @@ def describe(
     time: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Of a table: the column that says when a row was.")
     ] = None,
+    include: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Take only image files that fit: --include '*.jpg'")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw a sheet of sample images.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a file cannot be read.")] = False,
@@ -58,11 +61,12 @@ def describe(
     from convatlas.data.tables import is_table
 
     if is_table(source):
-        _refuse_options(f"images, and {source} is a table", {"--grid": grid is not None, "--strict": strict})
+        of_images = {"--grid": grid is not None, "--strict": strict, "--include": include is not None}
+        _refuse_options(f"images, and {source} is a table", of_images)
         _describe_table(source, label, time, as_json=as_json)
         return
     _refuse_options(f"tables, and {source} is none", {"--label": label is not None, "--time": time is not None})
-    opened = open_source(source)
+    opened = open_source(source, include)
     result = _audit_with_progress(opened)
     if as_json:
         print_json(result.to_dict())

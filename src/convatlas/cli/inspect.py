@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convatlas.cli.text import READABLE, UNBROKEN, aligned, labelled, print_lines, rounded
+from convatlas.cli.text import READABLE, UNBROKEN, fitting, labelled, no_room_for, print_lines, rounded
 from convatlas.errors import ConvatlasError, unknown_name
 from convatlas.reports.inspected import in_bytes
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from convatlas.subjects import Subject
 
 MOST_ROWS = 64  # of a table whose depth was not asked for
-WIDE = 112  # columns from which a terminal has room for the whole table
 HEADING = ("layer", "paper", "type", "output", "parameters", "MACs", "field", "jump", "activation")
 OF_IMAGES = ("field", "jump")  # columns that have no meaning for another input
-LEFT_OUT_WHERE_NARROW = ("jump", "activation")  # --json and --csv have them
+DROPPED = ("jump", "activation", "field", "MACs", "paper", "type")  # where there is no room, in this order
 
 
 def inspect(
@@ -234,19 +234,16 @@ def _print_page(record: InspectedModel, depth: int | None, lasting: TrainingTime
     deepest = max((row["depth"] for row in record["layers"]), default=1)
     shown = depth or _readable_depth(record, deepest)
     is_image = len(record["input_shape"]) == 4
-    left_out = {*(() if is_image else OF_IMAGES)}
-    if console.is_terminal and console.width < WIDE:
-        left_out |= {*LEFT_OUT_WHERE_NARROW}
-    kept = [place for place, name in enumerate(HEADING) if name not in left_out]
+    kept = [place for place, name in enumerate(HEADING) if is_image or name not in OF_IMAGES]
     rows = [HEADING, *(_row(row, is_image) for row in folded_to_depth(record, shown))]
     print_lines(console, "")
-    first, *lines = aligned([tuple(row[place] for place in kept) for row in rows], right=range(3, len(kept)))
+    table = [tuple(row[place] for place in kept) for row in rows]
+    (first, *lines), dropped = fitting(table, range(3, len(kept)), DROPPED, console.width)
     print_lines(console, first, style="bold")
-    print_lines(console, *lines, "")
+    print_lines(console, *lines, "", *no_room_for(dropped, console.width))
     if shown < deepest:
-        print_lines(
-            console, f"folded to depth {shown} of {deepest}; --depth {deepest} shows all {len(record['layers'])} layers"
-        )
+        folded = f"folded to depth {shown} of {deepest}; --depth {deepest} shows all {len(record['layers'])} layers"
+        print_lines(console, textwrap.fill(folded, width))
 
 
 def _readable_depth(record: InspectedModel, deepest: int) -> int:

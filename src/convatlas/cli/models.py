@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convatlas.cli.text import READABLE, UNBROKEN, Row, aligned, labelled, print_lines, rounded
+from convatlas.cli.text import READABLE, UNBROKEN, Row, aligned, fitting, labelled, no_room_for, print_lines, rounded
 from convatlas.errors import ConvatlasError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Description = ModelDescription | AutoencoderDescription | ImageAutoencoderDescription
     Page = ModelPage | AutoencoderPage | ImageAutoencoderPage
 
-WIDE = 100  # columns from which the list has room for the recipes
+DROPPED = ("recipe", "source", "published top-1", "MACs", "params")  # where there is no room, in this order
 MOST_LAYERS = 30  # a longer table has its runs of equal layers folded
 SHORTEST_RUN = 4
 DATA = {"classify": "FOLDER", "reconstruct": "TABLE", "reconstruct_images": "FOLDER"}  # that a task is learnt from
@@ -104,13 +104,13 @@ def show_page(name: str, as_json: bool) -> None:
 
 def print_catalogue(descriptions: Sequence[Description], console: Console) -> None:
     """A line a network under its family and the family's papers; no line is wider than the console."""
-    wide = console.width >= WIDE
     tasks = {model["task"] for model in descriptions}
-    published = ["published top-1"] if "classify" in tasks else []
+    published = ["published top-1", "source"] if "classify" in tasks else []
     shown = "image" if tasks == {"classify"} else "input"
-    heading = ("network", shown, "params", "MACs", *(["recipe"] if wide else []), *published)
-    rows = [_catalogue_row(model, wide)[: len(heading)] for model in descriptions]
-    first, *lines = (_cut(f"  {line}", console.width) for line in aligned([heading, *rows], right=(2, 3)))
+    heading = ("network", shown, "params", "MACs", "recipe", *published)
+    rows = [_catalogue_row(model)[: len(heading)] for model in descriptions]
+    table, dropped = fitting([heading, *rows], (2, 3), DROPPED, console.width - 2)
+    first, *lines = (f"  {line}" for line in table)
     print_lines(console, first, style="bold")
     families = dict.fromkeys(model["family"] for model in descriptions)
     margin = max(12, *(len(family) + 2 for family in families))
@@ -118,7 +118,7 @@ def print_catalogue(descriptions: Sequence[Description], console: Console) -> No
         members = [each for each in zip(descriptions, lines, strict=True) if each[0]["family"] == family]
         papers = dict.fromkeys(f"{model['year'] or '':4}  {model['paper']}" for model, _ in members)
         for place, paper in enumerate(papers):
-            print_lines(console, f"{'' if place else family:{margin}}{paper}", style="bold")
+            print_lines(console, labelled("" if place else family, paper, console.width, margin), style="bold")
         print_lines(console, *(line for _, line in members), "")
     examples = " or one ".join(dict.fromkeys(SHOWN[task] for task in DATA if task in tasks))
     top_1 = " Top-1: percent." if "classify" in tasks else ""
@@ -126,21 +126,22 @@ def print_catalogue(descriptions: Sequence[Description], console: Console) -> No
     trains = dict.fromkeys(f"convatlas train NETWORK --data {data}" for task, data in DATA.items() if task in tasks)
     print_lines(
         console,
-        f"{count} MACs: multiply-adds of one {examples}.{top_1}",
+        textwrap.fill(f"{count} MACs: multiply-adds of one {examples}.{top_1}", console.width),
+        *no_room_for(dropped, console.width),
         "",
         "next        convatlas models NETWORK",
         *(f"            {train}" for train in trains),
     )
 
 
-def _catalogue_row(model: Description, wide: bool) -> Row:
+def _catalogue_row(model: Description) -> Row:
     return (
         model["name"],
         _input(model),
         rounded(model["parameters"]),
         rounded(model["macs"]),
-        *([model["recipe"]] if wide else []),
-        _short_published(model["published"], model["paper"]) if model["task"] == "classify" else "-",
+        model["recipe"],
+        *(_short_published(model["published"], model["paper"]) if model["task"] == "classify" else ("-", "")),
     )
 
 
@@ -151,11 +152,12 @@ def _input(model: Description) -> str:
     return f"{model['in_channels']}x{model['image_size']}x{model['image_size']}"
 
 
-def _short_published(published: PublishedDescription | None, paper: str) -> str:
+def _short_published(published: PublishedDescription | None, paper: str) -> Row:
+    """The accuracy with its data, and who says so."""
     if published is None:
-        return "-"
+        return "-", ""
     source = published["source"].partition(",")[0].partition("'s ")[0]
-    return f"{published['accuracy']:.1f} {published['data']} {'paper' if _same_paper(source, paper) else source}"
+    return f"{published['accuracy']:.1f} {published['data']}", "paper" if _same_paper(source, paper) else source
 
 
 def _same_paper(source: str, paper: str) -> bool:
@@ -253,7 +255,3 @@ def _layer_row(run: Sequence[LayerDescription]) -> Row:
     if len(run) == 1:
         return (first["name"], shape, count, first["module"])
     return (f"{first['name']} ... {last['name']}", shape, count, f"x{len(run)}")
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 3].rstrip()}..."

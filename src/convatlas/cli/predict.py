@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,10 @@ def predict(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda|cpu|mps", help="Of a classifier: such as cuda:1; by default the CPU."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Use a trained run: the class of each image, or the anomalies among rows."""
@@ -64,16 +68,20 @@ def predict(
 
     opened = opened_subject(run, weights, trust=trust)
     if isinstance(opened, AutoencoderRun):
-        refuse_options(opened, engine=engine, maps=maps, csv=csv)
+        refuse_options(opened, engine=engine, device=device, maps=maps, csv=csv)
         _predict_rows(opened, what, top or ROWS_NAMED, out, as_json=as_json)
         return
     refuse_options(opened, out=out)
     if isinstance(opened, ImageAutoencoderRun):
-        refuse_options(opened, engine=engine, top=top, csv=csv)
+        refuse_options(opened, engine=engine, device=device, top=top, csv=csv)
         _predict_anomalies(opened, what, maps, as_json=as_json)
         return
     refuse_options(opened, maps=maps)
     if isinstance(opened, ImageClassifier):
+        if device is not None:
+            from convatlas.training.processes import known_device
+
+            opened.model().to(known_device(device))
         _predict_images(opened, what, top or CLASSES_NAMED, asked or "auto", csv, as_json=as_json)
 
 
@@ -81,7 +89,7 @@ def _predict_images(
     run: ImageClassifier, named: list[Path], top: int, engine: Engine, csv: Path | None, *, as_json: bool
 ) -> None:
     """Classes of all images that can be read; the others are named, and none at all is a mistake."""
-    from convatlas.cli.console import counting, print_json, print_predictions
+    from convatlas.cli.console import counting, print_json, print_predictions, unlike_warning
     from convatlas.data.readers.folder import named_images
     from convatlas.errors import DataError
 
@@ -97,57 +105,74 @@ def _predict_images(
     if csv is not None:
         _write_classes(csv, predictions)
     if as_json:
-        print_json([{"image": p.image, "top": [{"class": c, "probability": q} for c, q in p.top]} for p in predictions])
+        print_json([_record_of(each) for each in predictions])
     elif csv is None:
         print_predictions(predictions)
+    if (warning := unlike_warning(predictions)) is not None:
+        print(warning, file=sys.stderr)
     for error in unreadable:
         print(f"convatlas: left out: {error}", file=sys.stderr)
 
 
+def _record_of(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as JSON has it; "unlike" is null where it is not known."""
+    top = [{"class": name, "probability": probability} for name, probability in prediction.top]
+    return {"image": prediction.image, "top": top, "unlike": prediction.unlike}
+
+
 def _write_classes(path: Path, predictions: Sequence[Prediction]) -> None:
-    """A line for each image and class: the image, the place of the class, its name and its probability."""
+    """A line for each image and class: the image, the place of the class, its name and probability, what is unlike."""
     import csv
 
     from convatlas.files import replacing
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", "rank", "class", "probability"))
+        writer.writerow(("image", "rank", "class", "probability", "unlike"))
         for each in predictions:
             for rank, (name, probability) in enumerate(each.top, start=1):
-                writer.writerow((each.image, rank, name, f"{probability:.6f}"))
+                writer.writerow((each.image, rank, name, f"{probability:.6f}", "; ".join(each.unlike or ())))
 
 
-def _predict_anomalies(run: ImageAutoencoderRun, images: list[Path], maps: Path | None, *, as_json: bool) -> None:
+def _predict_anomalies(run: ImageAutoencoderRun, named: list[Path], maps: Path | None, *, as_json: bool) -> None:
+    """Scores of all images that can be read; the others are named, and none at all is a mistake."""
     from convatlas.cli.anomalies import print_image_alarms
-    from convatlas.cli.console import print_json
+    from convatlas.cli.console import counting, print_json
+    from convatlas.data.readers.folder import named_images
+    from convatlas.errors import DataError
 
-    predictions = run.predict(images)
-    written = _write_maps(run, images, predictions, maps) if maps is not None else [None] * len(images)
-    found = [each.to_dict() | {"map": path} for each, path in zip(predictions, written, strict=True)]
+    images = named_images(named)
+    unreadable: list[DataError] = []
+    found: list[dict[str, Any]] = []
+    with counting() as tell:
+        for batch in run.predictions(images, unreadable.append):
+            for each in batch:
+                number = f"{len(found) + 1:0{len(str(len(images)))}}"
+                found.append(each.to_dict() | {"map": _write_map(run, each, maps, number) if maps else None})
+            tell("images", len(found) + len(unreadable), len(images))
+    if not found:
+        raise unreadable[0]
     threshold = run.card.threshold.model_dump() if run.card.threshold is not None else None
     record = {"images": found, "threshold": threshold}
     if as_json:
         print_json(record)
     else:
         print_image_alarms(record)
+    for error in unreadable:
+        print(f"convatlas: left out: {error}", file=sys.stderr)
 
 
-def _write_maps(
-    run: ImageAutoencoderRun, images: list[Path], predictions: list[ImagePrediction], folder: Path
-) -> list[str]:
-    """Each picture with its map and boxes, as ``<folder>/<number>-<name>.png``."""
+def _write_map(run: ImageAutoencoderRun, found: ImagePrediction, folder: Path, number: str) -> str:
+    """A picture with its map and boxes, as ``<folder>/<number>-<name>.png``."""
     from convatlas.data.decode import load_upright
     from convatlas.files import replacing
     from convatlas.reports.residuals import marked
 
-    wrong_above, written = run.calibration().wrong_above, []
-    for number, (image, found) in enumerate(zip(images, predictions, strict=True), start=1):
-        path = folder / f"{number:0{len(str(len(images)))}}-{image.stem}.png"
-        with replacing(path) as temporary:
-            marked(load_upright(image), found.residual, found.boxes, wrong_above).save(temporary, "PNG")
-        written.append(str(path))
-    return written
+    path = folder / f"{number}-{Path(found.image).stem}.png"
+    with replacing(path) as temporary:
+        picture = load_upright(Path(found.image))
+        marked(picture, found.residual, found.boxes, run.calibration().wrong_above).save(temporary, "PNG")
+    return str(path)
 
 
 def _predict_rows(run: AutoencoderRun, tables: list[Path], top: int, out: Path | None, *, as_json: bool) -> None:

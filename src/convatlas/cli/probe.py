@@ -14,6 +14,9 @@ def probe(
     weights: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
     ] = None,
+    include: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Take only image files that fit: --include '*.jpg'")
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Whose output is taken, by the paper's name; else the last before the head."),
@@ -34,7 +37,15 @@ def probe(
 
     with saying() as told:
         report = probe_images(
-            network, data, weights=weights, layer=layer, image_size=image_size, balanced=balance, out=out, told=told
+            network,
+            data,
+            weights=weights,
+            include=include,
+            layer=layer,
+            image_size=image_size,
+            balanced=balance,
+            out=out,
+            told=told,
         )
     if as_json:
         print_json(report.to_dict())

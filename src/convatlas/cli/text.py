@@ -43,6 +43,33 @@ def aligned(rows: Sequence[Row], right: Collection[int]) -> list[str]:
     ]
 
 
+def fitting(
+    rows: Sequence[Row], right: Collection[int], drop: Sequence[str], width: int
+) -> tuple[list[str], list[str]]:
+    """`aligned` lines of a table with its heading, without the columns that there is no room for; and their names.
+
+    Columns go in the order of ``drop``, until the others fit; no word is cut.
+
+    >>> fitting([("network", "MACs", "paper"), ("vgg16", "15.5 G", "Simonyan")], [1], ["paper", "MACs"], 18)
+    (['network    MACs', 'vgg16    15.5 G'], ['paper'])
+    """
+    kept, dropped = list(range(len(rows[0]))), list[str]()
+    waiting = [place for name in drop for place in kept if rows[0][place] == name]
+    while True:
+        own = [tuple(row[place] for place in kept) for row in rows]
+        lines = aligned(own, right=[new for new, place in enumerate(kept) if place in right])
+        if not waiting or max(map(len, lines)) <= width:
+            return lines, dropped
+        dropped.append(rows[0][waiting[0]])
+        kept.remove(waiting.pop(0))
+
+
+def no_room_for(dropped: Sequence[str], width: int) -> list[str]:
+    """A line on the columns that a table had no room for; none where all are there."""
+    text = f"no room here for {', '.join(dropped)}: widen the terminal, or take --json"
+    return [textwrap.fill(text, width)] if dropped else []
+
+
 def labelled(label: str, text: str, width: int, margin: int = 12) -> str:
     """A paragraph with a word before it."""
     return textwrap.fill(

@@ -51,9 +51,16 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, augmentation and dropout.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with a run, to its end or to a larger --epochs.")] = None,
+    include: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Take only image files that fit: --include '*.jpg'")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of skipping them.")] = False,
     engine: Annotated[
         str | None, typer.Option(metavar="auto|torch", help="torch: leave the CPU engine out of it.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cuda|cpu|mps", help="Train on this device, as cuda:1; by default a GPU."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
@@ -102,6 +109,7 @@ def train(
             out=out,
             seed=seed,
             strict=strict or None,
+            include=include,
             memory=memory,
             weights=weights,
             partial_weights=partial_weights or None,
@@ -127,7 +135,16 @@ def train(
 
     watch = RichWatch(explain=explain)
     if resume is not None:
-        run = api.resume(resume, data=data, epochs=epochs, time_budget=budget, engine=asked, trust=trust, watch=watch)
+        run = api.resume(
+            resume,
+            data=data,
+            epochs=epochs,
+            time_budget=budget,
+            engine=asked,
+            device=device,
+            trust=trust,
+            watch=watch,
+        )
     else:
         run = api.train(
             str(model),
@@ -140,7 +157,9 @@ def train(
             false_alarms=false_alarms,
             out=out,
             strict=strict or None,
+            include=include,
             engine=asked,
+            device=device,
             memory=memory,
             weights=weights,
             partial_weights=partial_weights,
@@ -168,7 +187,8 @@ def _refuse_with_resume(**options: object) -> None:
     if given:
         raise ConvatlasError(
             f"--resume goes on with the run as its card says; leave out {', '.join(given)} "
-            "(only --epochs or --time-budget and --engine may change, and --data when the images or rows have moved)"
+            "(only --epochs or --time-budget, --engine and --device may change, and --data when the images or rows "
+            "have moved)"
         )
 
 

@@ -32,6 +32,9 @@ ONE_COLOUR_BELOW = 3.0  # standard deviation of an image's values, of 255
 RARE_FORMAT = 0.01  # share of the files
 SAME_FORMAT = {"MPO": "JPEG", "JPEG2000": "JPEG 2000", "DIB": "BMP"}  # a JPEG with a second picture in it is a JPEG
 MOST_FINDINGS_ALIKE = 8  # more are one finding
+PHOTOGRAPHS, MASKS = (".jpg", ".jpeg"), (".png", ".bmp", ".gif", ".tif", ".tiff")  # endings of names
+FEWEST_MASKS = 3  # files of one ending that share their names with another's
+NEARLY_ALL = 0.95  # of a class's images, that make it a grey one; or one in colour
 IMBALANCE = 10  # times more images in the largest class than in the smallest
 
 
@@ -71,6 +74,9 @@ class Audit:
     empty_classes: tuple[str, ...]
     ignored: tuple[str, ...]
     mirror: bool  # whether a mirrored image keeps its class
+    masks: Mapping[str, tuple[str, int]]  # ending -> of files that it shares so many names with
+    repeated_classes: Mapping[str, int]  # that are one picture, and how many times
+    grey_classes: tuple[str, ...]  # beside others in colour
     findings: tuple[str, ...] = field(default=())
 
     @property
@@ -120,6 +126,11 @@ class _Look:
     pixels: int = 0
     total: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     squares: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether red, green and blue are the same, as far as their sums and their squares' tell."""
+        return bool(np.ptp(self.total) == 0 and np.ptp(self.squares) == 0)
 
     @property
     def spread(self) -> float:
@@ -172,6 +183,7 @@ class _Tally:
         self._modes = Counter[str]()
         self._by_format = defaultdict[str, list[str]](list)
         self._by_digest = defaultdict[bytes, list[tuple[str, str, str]]](list)  # file, split, class
+        self._grey = Counter[str]()  # by class
         self._unreadable: list[tuple[str, str]] = []
         self._suspects: list[tuple[str, str]] = []
         self._pixels = 0
@@ -186,6 +198,7 @@ class _Tally:
         self._sizes[look.size] += 1
         self._modes[look.mode] += 1
         self._by_digest[look.digest].append((look.name, split, self._source.classes[look.label]))
+        self._grey[self._source.classes[look.label]] += look.is_grey
         self._pixels += look.pixels
         self._total += look.total
         self._squares += look.squares
@@ -220,8 +233,46 @@ class _Tally:
             ),
             ignored=self._source.ignored,
             mirror=self._source.mirror,
+            masks=_masks(name for group in self._by_digest.values() for name, _, _ in group),
+            repeated_classes=_one_picture(self._by_digest.values()),
+            grey_classes=self._grey_classes(),
         )
         return replace(audit, findings=tuple(_findings(audit)))
+
+    def _grey_classes(self) -> tuple[str, ...]:
+        """Classes of grey images, where others are in colour."""
+        images = Counter(of for group in self._by_digest.values() for _, _, of in group)
+        shares = {name: self._grey[name] / images[name] for name in self._source.classes if images[name]}
+        if not any(share <= 1 - NEARLY_ALL for share in shares.values()):
+            return ()
+        return tuple(name for name, share in shares.items() if share >= NEARLY_ALL)
+
+
+def _masks(files: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Endings that masks have, of which most files share a name with a photograph beside them.
+
+    >>> _masks(f"cat/{number}{ending}" for number in range(5) for ending in (".jpg", ".png"))
+    {'.png': ('.jpg', 5)}
+    """
+    stems = defaultdict[str, set[PurePosixPath]](set)
+    for file in map(PurePosixPath, files):
+        stems[file.suffix.lower()].add(file.with_suffix(""))
+    found = {}
+    for photograph in (ending for ending in PHOTOGRAPHS if ending in stems):
+        for ending in MASKS:
+            shared = len(stems.get(ending, set()) & stems[photograph])
+            if shared >= FEWEST_MASKS and 2 * shared > len(stems[ending]):
+                found[ending] = (photograph, shared)
+    return found
+
+
+def _one_picture(groups: Iterable[list[tuple[str, str, str]]]) -> dict[str, int]:
+    """Classes all of whose images, two or more, are the same; and how many they are."""
+    pictures = defaultdict[str, list[int]](list)
+    for group in groups:
+        for name, count in Counter(of for _, _, of in group).items():
+            pictures[name].append(count)
+    return {name: counts[0] for name, counts in pictures.items() if len(counts) == 1 and counts[0] > 1}
 
 
 def _sizes(counts: Counter[tuple[int, int]]) -> Sizes | None:
@@ -274,6 +325,12 @@ def _findings(audit: Audit) -> Iterator[str]:
         yield f"{len(audit.empty_classes):,} classes have no images: {first_of(audit.empty_classes)}"
     else:
         yield from (f"class {name!r} has no images" for name in audit.empty_classes)
+    for ending, (photograph, shared) in audit.masks.items():
+        yield (
+            f"{shared:,} {ending} share their names with {photograph}: masks? Leave them out with "
+            f"--include '*{photograph}'"
+        )
+    yield from _findings_of_classes(audit)
     yield from _duplicate_findings(audit.duplicates)
     if audit.suspects:
         yield f"{_files(len(audit.suspects))} unlike the rest: {_named(audit.suspects)}"
@@ -282,6 +339,21 @@ def _findings(audit: Audit) -> Iterator[str]:
         yield f"the largest class has {max(counts) / min(counts):.0f} times the images of the smallest"
     if audit.ignored:
         yield f"{_files(len(audit.ignored))} left alone: no image by its name, or in no class folder"
+
+
+def _findings_of_classes(audit: Audit) -> Iterator[str]:
+    """What tells a class by something else than what is shown."""
+    if repeated := [f"{name!r} ({count:,} times)" for name, count in audit.repeated_classes.items()]:
+        yield f"{_classes(len(repeated))} one picture, repeated: {first_of(repeated)}"
+    if grey := audit.grey_classes:
+        yield (
+            f"{_classes(len(grey))} grey beside others in colour: {first_of(map(repr, grey))}; a network may tell them "
+            "by that alone"
+        )
+
+
+def _classes(number: int) -> str:
+    return f"{number:,} classes are" if number > 1 else "1 class is"
 
 
 def _duplicate_findings(duplicates: Sequence[Duplicate]) -> Iterator[str]:

@@ -50,7 +50,7 @@ def prepare(
     A validation split that the source brings is used; otherwise one is cut from train, stratified by class and drawn by
     ``split_seed``. A source with neither has a tenth cut off as test first, the same tenth for every seed. Images of
     the very same pixels stay on one side of a cut, and of a picture that is there many times one is kept, unless
-    ``leaves_out_copies`` is false; splits that the source brings are left as they are. ``watch`` is
+    ``leaves_out_copies`` is false; splits from which nothing is cut are left as they are. ``watch`` is
     told how many images of how many are done, while there is something to decode.
 
     >>> dataset = prepare(open_source("digits"), channels=1, resize=28)   # doctest: +SKIP
@@ -84,6 +84,7 @@ def prepare(
         split_seed=split_seed,
         validation_fraction=0.0 if "validation" in source.splits else validation_fraction,
         location=source.location,
+        include=source.include,
         repeated=parts.repeated,
     )
 
@@ -282,10 +283,10 @@ def _without_repetitions(entry: _Entry, source: Source) -> _Parts:
     """The splits with one image of those that are there many times.
 
     Copies stay together where a split is cut, and hundreds of one picture would be the better part of the test set.
-    Nothing is left out of splits that a person made.
+    Nothing is left out of given validation and test images, nor where no validation is cut from those to learn from.
     """
     splits = entry.splits()
-    if "validation" in splits or "test" in splits:
+    if "validation" in splits:
         return _Parts(splits, entry.groups)
     train = splits["train"]
     groups = entry.groups.copy()

@@ -80,7 +80,14 @@ class Dataset:
     split_seed: int
     validation_fraction: float
     location: str = ""
+    include: str | None = None  # the pattern that all files fit
     repeated: tuple[tuple[str, int], ...] = ()  # pictures of which one is kept, and how many there were
+
+    @property
+    def guessing(self) -> tuple[str, float]:
+        """The class that most validation images have, and the share of them that have it."""
+        counts = np.bincount(self.validation.labels, minlength=len(self.classes))
+        return self.classes[int(counts.argmax())], float(counts.max() / counts.sum())
 
     @property
     def counts(self) -> dict[str, int]:

@@ -38,6 +38,7 @@ class PreparedImages:
     skipped: tuple[tuple[str, str], ...]
     split_seed: int
     names: Callable[[int], str]  # of a stored row
+    include: str | None = None  # the pattern that all files fit
 
     @property
     def counts(self) -> dict[str, int]:
@@ -138,6 +139,7 @@ def prepare_images(
         skipped=decoded.skipped,
         split_seed=split_seed,
         names=decoded.names,
+        include=source.include,
     )
 
 

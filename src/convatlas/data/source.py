@@ -146,6 +146,7 @@ class Source:
     sizes and times of change): while it stays the same, so do the images. ``mirror`` says whether a mirrored image
     keeps its class, as a digit does not. ``ignored`` are files beside the images that are no images. ``location`` is
     what `open_source`, which sets it, can be given again from any folder: a catalog's name, or an absolute path.
+    ``include`` is the pattern that all its files fit, where one was asked for.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Source:
     mirror: bool = True
     ignored: tuple[str, ...] = ()
     location: str = ""
+    include: str | None = None
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:

@@ -155,8 +155,18 @@ def _sides(model: InspectedModel) -> tuple[int, int]:
 
 
 def _named(model: InspectedModel, layers: Sequence[str]) -> list[LayerRow]:
-    """The rows of these names; of a layer that is called more than once, the last."""
-    rows = {row["name"]: row for row in model["layers"]} | {row["tap"]: row for row in model["layers"] if row["tap"]}
+    """The rows of these names; of a layer that is called more than once, the last; of a module of several, its last.
+
+    A module has the name of the row that a table folded to its depth shows for it.
+    """
+    rows = {}
+    for row in model["layers"]:
+        for depth in range(1, row["name"].count(".") + 1):
+            module = row.copy()
+            module["name"], module["tap"] = ".".join(row["name"].split(".")[:depth]), None
+            rows[module["name"]] = module
+    rows |= {row["name"]: row for row in model["layers"]}
+    rows |= {row["tap"]: row for row in model["layers"] if row["tap"]}
     for name in layers:
         if name not in rows:
             raise unknown_name("layer", name, filter(None, (row["tap"] or row["name"] for row in model["layers"])))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from convatlas.acceleration import EngineCard
+from convatlas.data.appearance import Appearance
 from convatlas.data.preprocessing import LARGEST_SIDE, Preprocessing
 from convatlas.data.tables.encoding import RowEncoding
 
@@ -139,8 +140,11 @@ class DataCard(BaseModel):
 
     name: Name
     location: Name
+    include: Name | None = None  # the pattern that all files fit
     fingerprint: Name
     counts: dict[Literal["train", "validation", "test"], Count]
+    most_frequent: Name | None = None  # class of the validation images; this and the next: of runs since they are kept
+    guessing: Share | None = None  # of them, that always answering it would get right
     skipped: tuple[tuple[Text, Text], ...] = ()
     copies_left_out: Count | None = None  # of pictures that were there many times; None: of runs that left out none
     mirror: bool
@@ -178,6 +182,7 @@ class ClassificationCard(Card):
     data: DataCard
     weights: WeightsCard | None = None  # that the training started from; None: fresh ones
     baseline: BaselineCard | None = None
+    appearance: Appearance | None = None  # of the training's images; None: too few, or of a run that kept none
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -187,6 +192,8 @@ class ClassificationCard(Card):
             raise ValueError(f"{self.preprocessing.channels} channels for a network of {self.model.in_channels}")
         if self.preprocessing.crop != self.model.image_size:
             raise ValueError(f"images of {self.preprocessing.crop} for a network of {self.model.image_size}")
+        if self.appearance is not None and self.appearance.crop != self.model.image_size:
+            raise ValueError(f"looks of {self.appearance.crop} pixels for a network of {self.model.image_size}")
         if self.test is not None:
             ClassificationSummary.model_validate(self.test)
         return self
@@ -327,6 +334,7 @@ class GoodImagesCard(BaseModel):
 
     name: Name
     location: Name
+    include: Name | None = None  # the pattern that all files fit
     fingerprint: Name
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_CLASSES)]
     normal: Name

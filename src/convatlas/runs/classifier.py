@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convatlas import files
+from convatlas.data.appearance import Appearance
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.errors import RunError
 from convatlas.runs.cards import ClassificationCard
@@ -85,6 +86,11 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
         if card.code is None:
             return outline_model(card.name, **card.sizes)
         return self.entry().build(**card.sizes).to("meta")
+
+    @property
+    def appearance(self) -> Appearance | None:
+        """As the card has it."""
+        return self.card.appearance
 
     def model(self) -> Classifier:
         """The network with its best weights, in evaluation mode; built once.

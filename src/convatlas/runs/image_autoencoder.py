@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.decode import centre_square, decode_file, upright_size
+from convatlas.data.decode import UnreadableImageError, centre_square, decode_file, upright_size
 from convatlas.errors import RunError
 from convatlas.runs.anomalies import CALIBRATION, AnomalyRun
 from convatlas.runs.cards import ImageReconstructionCard
@@ -132,15 +132,41 @@ class ImageAutoencoderRun(AnomalyRun, card_type=ImageReconstructionCard):
             DataError: a file that is missing or not an image, by name.
             RunError: the run is not calibrated.
         """
+        paths = [images] if isinstance(images, str | Path) else list(images)
+
+        def refuse(error: UnreadableImageError) -> None:
+            raise error
+
+        return [each for batch in self.predictions(paths, refuse) for each in batch]
+
+    def predictions(
+        self, paths: Sequence[str | Path], unreadable: Callable[[UnreadableImageError], None]
+    ) -> Iterator[list[ImagePrediction]]:
+        """As `predict`, a batch at a time; a file that cannot be read is told to ``unreadable`` and left out."""
+        calibration, size = self.calibration(), self.card.preprocessing.evaluation_batch
+        for start in range(0, len(paths), size):
+            names, pixels = self._decoded(paths[start : start + size], unreadable)
+            yield self._judged(names, np.stack(pixels), calibration) if names else []
+
+    def _decoded(
+        self, paths: Sequence[str | Path], unreadable: Callable[[UnreadableImageError], None]
+    ) -> tuple[list[str], list[Pixels]]:
+        names, pixels = [], []
+        for path in paths:
+            try:
+                pixels.append(decode_file(path, self.card.preprocessing.channels, self.card.preprocessing.resize))
+                names.append(str(path))
+            except UnreadableImageError as error:
+                unreadable(error)
+        return names, pixels
+
+    def _judged(self, names: Sequence[str], images: Pixels, calibration: ImageCalibration) -> list[ImagePrediction]:
         from convatlas.tasks.reconstruct.answers import ImagePrediction
         from convatlas.tasks.reconstruct.places import boxes, map_scores
         from convatlas.tasks.reconstruct.thresholds import p_values
 
-        names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
-        calibration, threshold = self.calibration(), self.card.threshold
-        maps = (calibration.places.unusual(errors) for errors in self.errors(self._decoded(names)))
-        residuals = [residual for piece in maps for residual in piece]
-        predictions = []
+        threshold, predictions = self.card.threshold, []
+        residuals = calibration.places.unusual(next(self.errors(iter([images]))))
         for name, residual in zip(names, residuals, strict=True):
             score = float(map_scores(residual[None])[0])
             predictions.append(
@@ -154,13 +180,6 @@ class ImageAutoencoderRun(AnomalyRun, card_type=ImageReconstructionCard):
                 )
             )
         return predictions
-
-    def _decoded(self, names: Sequence[str]) -> Iterator[Pixels]:
-        preprocessing = self.card.preprocessing
-        size = preprocessing.evaluation_batch
-        for start in range(0, len(names), size):
-            some = names[start : start + size]
-            yield np.stack([decode_file(name, preprocessing.channels, preprocessing.resize) for name in some])
 
 
 def _in_the_picture(name: str, found: Sequence[Box], side: int) -> tuple[Box, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convatlas.acceleration import Acceleration, Engine, settle
+from convatlas.data.appearance import Appearance
 from convatlas.data.decode import UnreadableImageError, decode_file
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Pixels
@@ -43,6 +45,11 @@ class ImageClassifier:
     def preprocessing(self) -> Preprocessing:
         """From a picture to the network's input."""
         raise NotImplementedError
+
+    @property
+    def appearance(self) -> Appearance | None:
+        """How the images that it was trained on look; None where nobody knows."""
+        return None
 
     def model(self) -> Classifier:
         """The network with its weights, in evaluation mode; built once."""
@@ -126,6 +133,11 @@ class ImageClassifier:
 
         network = self.accelerated(engine, len(names)).module
         device = next(self.model().parameters()).device
+        images = np.stack(pixels)
         with torch.inference_mode():
-            logits = network(self.preprocessing.normalize(torch.from_numpy(np.stack(pixels)).to(device)))
-        return self.task().predictions(logits, names, top)
+            logits = network(self.preprocessing.normalize(torch.from_numpy(images).to(device)))
+        found = self.task().predictions(logits, names, top)
+        if self.appearance is None:
+            return found
+        unlike = self.appearance.unlike(images)
+        return [replace(each, unlike=words) for each, words in zip(found, unlike, strict=True)]

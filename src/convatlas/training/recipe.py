@@ -104,11 +104,30 @@ class Recipe(BaseModel):
         return self
 
     def updated(self, **changes: Any) -> Self:
-        """The same recipe with some settings changed; naming one duration replaces the others."""
+        """The same recipe with some settings changed; naming one duration replaces the others.
+
+        An optimizer that has no Nesterov momentum drops it, unless it is asked for, which is an error.
+        """
         content = self.model_dump()
+        if changes.get("optimizer", self.optimizer) != "sgd" or changes.get("momentum", self.momentum) == 0:
+            content["nesterov"] = False
         if any(changes.get(duration) is not None for duration in DURATIONS):
             content |= dict.fromkeys(DURATIONS)
         return parse_recipe(content | changes, f"recipe {self.name!r}", type(self))
+
+    def dropped_from(self, former: Recipe) -> str | None:
+        """A line on the momentum that a changed recipe dropped with its optimizer; None where it dropped none.
+
+        >>> former = load_recipe("vgg-bn")
+        >>> former.updated(optimizer="adam", learning_rate=1e-3).dropped_from(former)
+        'nesterov is left out: it is of SGD with momentum'
+        """
+        if not former.nesterov or self.nesterov:
+            return None
+        line = "nesterov is left out: it is of SGD with momentum"
+        if self.optimizer == former.optimizer or self.learning_rate != former.learning_rate:
+            return line
+        return f"{line}. The learning rate stays at {self.learning_rate:g}, which was chosen for {former.optimizer}"
 
     def to_toml(self) -> str:
         """The recipe as a TOML document that ``load_recipe`` reads back to an equal recipe."""

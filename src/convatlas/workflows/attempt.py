@@ -102,6 +102,14 @@ def as_the_recipe_starts(network: Network, recipe: Recipe) -> Network:
     return network
 
 
+def updated_recipe(recipe: Kind, settings: dict[str, Any], watch: Watch) -> Kind:
+    """The recipe with the settings that are asked for; what falls away with them is told."""
+    changed = recipe.updated(**settings)
+    if is_main() and "nesterov" not in settings and (dropped := changed.dropped_from(recipe)) is not None:
+        watch.finding(dropped)
+    return changed
+
+
 def skipped_finding(skipped: Sequence[tuple[str, str]]) -> str:
     """What a person hears of files that are left out, each with its reason.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from convatlas.acceleration import Engine, EngineCard, settle
 from convatlas.assessment.classifier import dataset_of, keep_validation, test_once, write_report
+from convatlas.data.appearance import Appearance
 from convatlas.data.cache import prepare
 from convatlas.data.catalog import open_source
 from convatlas.data.dataset import Dataset
@@ -34,7 +35,7 @@ from convatlas.runs import (
     refuse_taken,
     timestamp,
 )
-from convatlas.tasks.classify.findings import gap_finding, one_answer_finding
+from convatlas.tasks.classify.findings import gap_finding, guessing_finding, one_answer_finding
 from convatlas.tasks.classify.metrics import Evaluation
 from convatlas.tasks.classify.task import Classification
 from convatlas.training import checkpoint
@@ -55,6 +56,7 @@ from convatlas.workflows.attempt import (
     recipe_to_go_on_with,
     skipped_finding,
     update,
+    updated_recipe,
 )
 
 TRANSFER = "transfer"  # the recipe for weights that somebody has trained
@@ -69,6 +71,7 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
     image_size: int | None,
     out: Path | None,
     strict: bool,
+    include: str | None,
     engine: Engine,
     memory: str | int | None,
     weights: str | Path | None,
@@ -82,8 +85,8 @@ def train_classifier(  # noqa: PLR0913, what a person may want to say
             f"weights are for a registered network; {entry.code.place} gives itself its own: leave them out"
         )
     start = open_weights(weights, entry.name) if weights is not None else None
-    source = open_source(data)
-    chosen = _choose_recipe(entry, source, recipe, start).updated(**settings)
+    source = open_source(data, include)
+    chosen = updated_recipe(_choose_recipe(entry, source, recipe, start), settings, watch)
     geometry = _geometry(entry, source, start, image_size, watch)
     model_card = ModelCard(
         name=entry.name,
@@ -187,6 +190,7 @@ def _fit(
 
     def conclude(state: TrainingState) -> None:
         _after_training()
+        run.update(appearance=Appearance.of(dataset.train, crop=run.card.preprocessing.crop))
         test = test_once(run, dataset)
         validation = keep_validation(run, dataset) if test is None else None
         for finding in _findings_of_test(run, test):
@@ -208,7 +212,8 @@ def _findings_of_test(run: ClassifierRun, test: Evaluation | None) -> list[str]:
     if test is None or best is None:
         return []
     validated = round(best["validation_accuracy"] * counts["validation"])
-    found = (one_answer_finding(test), gap_finding(test, validated, counts["validation"]))
+    # A network that has collapsed is no better than guessing: that is said once.
+    found = (one_answer_finding(test) or guessing_finding(test), gap_finding(test, validated, counts["validation"]))
     return [finding for finding in found if finding is not None]
 
 
@@ -368,11 +373,15 @@ def _spare_memory(network: Any, name: str) -> None:
 
 
 def _data_card(dataset: Dataset, *, leaves_out_copies: bool = True) -> DataCard:
+    most_frequent, guessing = dataset.guessing
     return DataCard(
         name=dataset.name,
         location=dataset.location,
+        include=dataset.include,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts,
+        most_frequent=most_frequent,
+        guessing=guessing,
         skipped=dataset.skipped,
         copies_left_out=sum(count - 1 for _, count in dataset.repeated) if leaves_out_copies else None,
         mirror=dataset.mirror,

@@ -33,7 +33,14 @@ from convatlas.training.learner import needs_autograd
 from convatlas.training.processes import is_main, made_by_main
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import Recipe, ReconstructionRecipe, recipe_for
-from convatlas.workflows.attempt import as_the_recipe_starts, attempt, decided_engine, recipe_to_go_on_with, update
+from convatlas.workflows.attempt import (
+    as_the_recipe_starts,
+    attempt,
+    decided_engine,
+    recipe_to_go_on_with,
+    update,
+    updated_recipe,
+)
 from convatlas.workflows.autoencoders import asked_confidence, promised_rate, split_settings
 
 
@@ -53,7 +60,7 @@ def train_autoencoder(  # noqa: PLR0913, what a person may want to say
 ) -> AutoencoderRun:
     """Train an autoencoder on the normal rows of a table; arguments and errors as of ``convatlas.train``."""
     of_network, of_recipe = split_settings(entry, settings)
-    chosen = recipe_for(recipe or entry.recipe, ReconstructionRecipe).updated(**of_recipe)
+    chosen = updated_recipe(recipe_for(recipe or entry.recipe, ReconstructionRecipe), of_recipe, watch)
     rate = parse_rate(false_alarms) if false_alarms is not None else None
     if normal is not None and label is None:
         raise DataError("normal names a label of normal rows: say with label which column holds the labels")

@@ -40,7 +40,14 @@ from convatlas.training.feed import Feed
 from convatlas.training.processes import is_main, made_by_main, main_process_first
 from convatlas.training.progress import Watch
 from convatlas.training.recipe import ImageReconstructionRecipe, Recipe, recipe_for
-from convatlas.workflows.attempt import as_the_recipe_starts, attempt, recipe_to_go_on_with, skipped_finding, update
+from convatlas.workflows.attempt import (
+    as_the_recipe_starts,
+    attempt,
+    recipe_to_go_on_with,
+    skipped_finding,
+    update,
+    updated_recipe,
+)
 from convatlas.workflows.autoencoders import asked_confidence, promised_rate, split_settings
 
 MOST_FOR_BASELINE = 1000  # images whose variance is measured, if they are not too large
@@ -53,6 +60,7 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
     settings: dict[str, Any],
     *,
     image_size: int | None,
+    include: str | None,
     normal: str | None,
     false_alarms: float | str | None,
     out: Path | None,
@@ -60,9 +68,9 @@ def train_image_autoencoder(  # noqa: PLR0913, what a person may want to say
 ) -> ImageAutoencoderRun:
     """Train an autoencoder on the images of the normal class; arguments and errors as of ``convatlas.train``."""
     of_network, of_recipe = split_settings(entry, settings)
-    chosen = recipe_for(recipe or entry.recipe, ImageReconstructionRecipe).updated(**of_recipe)
+    chosen = updated_recipe(recipe_for(recipe or entry.recipe, ImageReconstructionRecipe), of_recipe, watch)
     rate = parse_rate(false_alarms) if false_alarms is not None else None
-    source = open_source(data)
+    source = open_source(data, include)
     normal = normal_class(source, normal)
     geometry = choose_geometry(source, native_size=entry.image_size, image_size=image_size)
     model_card = ImageAutoencoderCard(
@@ -152,6 +160,7 @@ def _images_card(prepared: PreparedImages) -> GoodImagesCard:
     return GoodImagesCard(
         name=prepared.name,
         location=prepared.location,
+        include=prepared.include,
         fingerprint=prepared.fingerprint,
         classes=prepared.classes,
         normal=prepared.normal,

@@ -10,9 +10,11 @@ import glob
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -70,8 +72,8 @@ class Folder:
             return ""
 
 
-def open_folder(root: Path) -> Source:
-    """The data set in an image folder on disk.
+def open_folder(root: Path, include: str | None = None) -> Source:
+    """The data set in an image folder on disk; with ``include``, of the files that fit the pattern.
 
     Raises:
         DataError: there are no class folders with images, a val or test folder has no train beside it, folders lie
@@ -88,20 +90,32 @@ def open_folder(root: Path) -> Source:
         elif not entry.is_symlink() or Path(entry.path).exists():  # a pipe, socket or device, or a link to one
             special.append(printable(name))
     stamp = digest_of(["folder", str(root.resolve()), sorted(stamps), sorted(folders)])
-    source = arrange(Folder(root), files, folders, name=root.resolve().name, where=str(root), stamp=stamp)
+    store, name = Folder(root), root.resolve().name
+    source = arrange(store, files, folders, name=name, where=str(root), stamp=stamp, include=include)
     return replace(source, ignored=tuple(sorted((*source.ignored, *special))))
 
 
 def arrange(
-    store: FileStore, files: Iterable[str], folders: Iterable[str], *, name: str, where: str, stamp: str
+    store: FileStore,
+    files: Iterable[str],
+    folders: Iterable[str],
+    *,
+    name: str,
+    where: str,
+    stamp: str,
+    include: str | None = None,
 ) -> Source:
     """The data set that files make by where they lie; an empty folder counts too, as a class with no images.
 
+    With a pattern, only files that fit it are there; a folder in which none does is no class then.
+
     Raises:
-        DataError: as for `open_folder`.
+        DataError: as for `open_folder`; no file fits the pattern.
     """
     files, folders, where = sorted(files), list(folders), shortened(where)
     _require_shallow((*files, *folders), where)
+    if include is not None:
+        files, folders, stamp = _fitting(files, include, where), [], digest_of([stamp, include])
     images = [file for file in files if _looks_like_an_image(file)]
     layout = _layout(images, where)
     placed = {image: place for image in images if (place := layout.place(image))}
@@ -120,7 +134,19 @@ def arrange(
         stamp,
         mirror=mirrored_images_keep_their_class(classes),
         ignored=tuple(printable(file) for file in files if file not in placed),
+        include=include,
     )
+
+
+def _fitting(files: Sequence[str], pattern: str, where: str) -> list[str]:
+    """The files whose name fits a pattern, whatever the case; a pattern with folders in it is of the whole path."""
+    wanted = pattern.lower()
+    fits = [file for file in files if fnmatchcase((file if "/" in wanted else file.rpartition("/")[2]).lower(), wanted)]
+    if not fits:
+        endings = Counter(PurePosixPath(file).suffix.lower() or "no ending" for file in files).most_common()
+        held = first_of([f"{count:,} {ending}" for ending, count in endings], 4) or "no files"
+        raise DataError(f"no file in {where} fits --include {shortened(pattern, 60)!r}: it holds {held}")
+    return fits
 
 
 @dataclass(frozen=True)

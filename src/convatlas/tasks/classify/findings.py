@@ -84,3 +84,25 @@ def gap_finding(test: Evaluation, validated: int, validation_images: int) -> str
         "test images are of another kind, or validation images have near-duplicates in the training set. "
         "See convatlas data describe"
     )
+
+
+def guessing_finding(evaluation: Evaluation) -> str | None:
+    """One line when nothing shows that a network does better than always answering the most frequent class, or None.
+
+    >>> import numpy as np
+    >>> guessing_finding(Evaluation(("ant", "bee"), np.array([[1, 9], [8, 72]]), 1, 73, 0.7)).partition(":")[0]
+    'the accuracy 73.0 % is no better than always answering bee, which would give 80.0 %'
+    """
+    if evaluation.interval[0] > evaluation.guessing or len(evaluation.classes) == 1:
+        return None
+    surely = "" if evaluation.accuracy <= evaluation.guessing else "surely "
+    return (
+        f"the accuracy {evaluation.accuracy:.1%} is no{'t ' + surely if surely else ' '}better than always answering "
+        f"{evaluation.most_frequent}, which would give {evaluation.guessing:.1%}: the balanced accuracy is "
+        f"{evaluation.balanced_accuracy:.1%}, and guessing gives {1 / _present(evaluation):.1%} of it"
+    ).replace("%", " %")
+
+
+def _present(evaluation: Evaluation) -> int:
+    """Classes that some of the images have."""
+    return int((evaluation.confusion.sum(axis=1) > 0).sum())

@@ -24,6 +24,7 @@ class Prediction:
 
     image: str
     top: tuple[tuple[str, float], ...]
+    unlike: tuple[str, ...] | None = None  # how it looks unlike the training's images, if at all; None: not known
 
     @property
     def label(self) -> str:
