@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,10 +13,19 @@ from torch import Tensor, nn
 from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.source import Labels
 from convatlas.errors import unknown_name
 from convatlas.models.contract import Classifier
 
 Features = NDArray[np.float32]
+Tell = Callable[[int, int], None]
+
+
+class Seen(NamedTuple):
+    """What a network makes of N images."""
+
+    features: Features  # [N, D]
+    answers: Labels  # [N], the number of the most probable class
 
 
 def features_of(
@@ -34,8 +46,28 @@ def features_of(
     Raises:
         UnknownNameError: the network has no such layer.
     """
+    return features_and_answers(network, images, preprocessing, tap=tap).features
+
+
+def features_and_answers(
+    network: Classifier,
+    images: ImageArray,
+    preprocessing: Preprocessing,
+    *,
+    tap: str | None = None,
+    tell: Tell = lambda *_: None,
+) -> Seen:
+    """As `features_of`, with the network's answers, of the same pass; ``tell`` is told how many images are done.
+
+    >>> features_and_answers(network, dataset.train, preprocessing).answers.shape  # doctest: +SKIP
+    (219,)
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+    """
     layer, is_input = _place(network, tap)
     found: list[Tensor] = []
+    answers: list[Tensor] = []
 
     def keep(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         values = given[0] if is_input else made
@@ -44,14 +76,17 @@ def features_of(
     handle = layer.register_forward_hook(keep)
     batches = Batches(images, preprocessing, preprocessing.evaluation_batch)
     was_training = network.training
+    done = 0
     try:
         with torch.inference_mode():
             for batch in batches.epoch(0):
-                network.eval()(batch.inputs)
+                tell(done, len(images))
+                answers.append(network.eval()(batch.inputs).argmax(dim=1))
+                done += len(batch.inputs)
     finally:
         handle.remove()
         network.train(was_training)
-    return torch.cat(found).float().cpu().numpy()
+    return Seen(torch.cat(found).float().cpu().numpy(), torch.cat(answers).cpu().numpy())
 
 
 def _place(network: Classifier, tap: str | None) -> tuple[nn.Module, bool]:
