@@ -146,19 +146,16 @@ def _window(network: Classifier, layer: str) -> Window | None:
 
 
 def draw_exciting(
-    run: ImageClassifier, known: KnownImages, found: Sequence[ExcitingImage]
+    run: ImageClassifier, known: KnownImages, found: Sequence[ExcitingImage], are_pairs: bool
 ) -> tuple[Image.Image, list[ThumbnailRecord]]:
     """A sheet of the images that excite a channel; and each for the page.
 
-    Of each the whole, what the strongest place sees outlined; and that alone beside it, unless it is nearly the whole
-    in any of them.
+    Of each the whole, what the strongest place sees outlined; and that alone beside it, where there ``are_pairs``.
     """
     from convatlas.reports.heat import address
     from convatlas.reports.sheets import sheet
 
-    whole = run.preprocessing.crop**2
-    is_apart = all(_area(exciting.box) < NEARLY_ALL * whole for exciting in found)
-    tiles = [_tile(run, known, exciting, is_apart) for exciting in found]
+    tiles = [_tile(run, known, exciting, are_pairs) for exciting in found]
     shown: list[ThumbnailRecord] = [
         {"picture": address(tile.picture), "title": tile.caption[0], "note": tile.caption[1], "name": exciting.image}
         for tile, exciting in zip(tiles, found, strict=True)
@@ -166,16 +163,22 @@ def draw_exciting(
     return sheet(tiles, columns=3), shown
 
 
+def shows_apart(run: ImageClassifier, found: Sequence[ExcitingImage]) -> bool:
+    """Whether what the strongest places see is worth a picture of its own: it is less than nearly all of each image."""
+    whole = run.preprocessing.crop**2
+    return all(_area(exciting.box) < NEARLY_ALL * whole for exciting in found)
+
+
 def _area(box: Box) -> int:
     left, top, right, bottom = box
     return (right - left) * (bottom - top)
 
 
-def _tile(run: ImageClassifier, known: KnownImages, exciting: ExcitingImage, is_apart: bool) -> Tile:
+def _tile(run: ImageClassifier, known: KnownImages, exciting: ExcitingImage, are_pairs: bool) -> Tile:
     from convatlas.reports.sheets import Tile, beside, outlined, thumbnail
 
     pixels = seen_pixels(run, known.dataset.train, exciting.position)
     left, top, right, bottom = exciting.box
     whole = outlined(pixels, exciting.box, exciting.centre)
-    picture = beside(whole, thumbnail(pixels[top:bottom, left:right])) if is_apart else whole
+    picture = beside(whole, thumbnail(pixels[top:bottom, left:right])) if are_pairs else whole
     return Tile(picture, (exciting.class_name, f"largest value {exciting.value:.4g}"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convatlas.errors import DataError, ExplanationError, RunError
-from convatlas.explained.channels import draw_exciting, exciting_each
+from convatlas.explained.channels import draw_exciting, exciting_each, shows_apart
 from convatlas.explained.drawn import FILTERS, draw_image, held, save_picture, write_filters
 from convatlas.explained.features_map import MOST_MAPPED, FeaturesMap, map_of, write_map
 from convatlas.explained.images import KnownImages, Tell, images_for, untold
@@ -266,11 +266,11 @@ def _write_nearest(
 def _write_channel(
     run: ImageClassifier, known: KnownImages, channel: Channel, found: Sequence[ExcitingImage], out: Path
 ) -> tuple[dict[str, Any], ChannelRecord]:
-    file = None
+    file, are_pairs = None, shows_apart(run, found)
     thumbnails: list[ThumbnailRecord] = []
     if found:
         file = out / f"channel-{channel.layer}-{channel.number}.png"
-        sheet, thumbnails = draw_exciting(run, known, found)
+        sheet, thumbnails = draw_exciting(run, known, found, are_pairs)
         save_picture(sheet, file)
     record = {
         "layer": channel.layer,
@@ -281,6 +281,7 @@ def _write_channel(
     shown: ChannelRecord = {
         "layer": channel.layer,
         "number": channel.number,
+        "are_pairs": are_pairs,
         "thumbnails": thumbnails,
         "file": str(file) if file else None,
     }

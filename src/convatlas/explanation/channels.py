@@ -74,7 +74,7 @@ def strongest_peaks(
         most: images of a channel.
 
     Raises:
-        UnknownNameError, ExplanationError: no such layer, or one without places.
+        UnknownNameError, ExplanationError: no such layer, or one without places; values that are not finite.
     Source: Zeiler & Fergus 2014, arXiv 1311.2901, section 4.1, whose figure 2 shows the top nine activations.
     """
     layers: dict[str, list[int]] = {}
@@ -113,6 +113,8 @@ def _largest(
     position, width = layers[channel.layer].index(channel.number), widths[channel.layer]
     values = torch.cat([values[:, position] for values, _ in seen[channel.layer]])
     places = torch.cat([places[:, position] for _, places in seen[channel.layer]])
+    if not values.isfinite().all():
+        raise ExplanationError(f"layer {channel.layer} gives values that are not finite: such weights know no images")
     order = values.argsort(descending=True, stable=True)[:most].tolist()
     peaks = [Peak(image, float(values[image]), *divmod(int(places[image]), width)) for image in order]
     return [peak for peak in peaks if peak.value > 0]

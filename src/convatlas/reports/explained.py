@@ -73,6 +73,7 @@ class ChannelRecord(TypedDict):
 
     layer: str
     number: int
+    are_pairs: bool  # whether what the strongest place sees stands beside each picture
     thumbnails: Sequence[ThumbnailRecord]
     file: str | None  # None where no image excites it
 

@@ -33,7 +33,8 @@ def features_figure(
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
     ['ant (1)', 'bee (1)', 'misclassified (1)']
 
-    ``width`` is in inches. Of more than 20 classes the 20 most frequent have marks of their own. The axes have no unit, and so no scale.
+    ``width`` is in inches. Of more than 20 classes the 20 most frequent have marks of their own. The axes have no unit,
+    and so no scale.
     """
     figure = new_figure(width, 0.92 * width)
     axes = figure.add_subplot()

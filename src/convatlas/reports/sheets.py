@@ -14,6 +14,7 @@ from convatlas.reports.wording import printable
 SIDE, GAP, BETWEEN = 160, 14, 4  # pixels: of a picture, around each, between two that belong together
 LINE, LETTERS = 17, 13  # pixels, of a line and of its letters
 PAPER, INK, MUTED = "#ffffff", "#1f2328", "#59636e"
+BESIDE = "#8b949e"  # where there is no picture: neither light nor dark
 OUTLINE, AROUND_OUTLINE = "#ffd33d", "#1f2328"  # light and dark: one of them shows on any picture
 SHADE = 0.45  # of their brightness is left to the pixels outside an outline
 
@@ -39,7 +40,7 @@ def thumbnail(pixels: NDArray[np.uint8] | Image.Image) -> Image.Image:
     resized = picture.convert("RGB").resize(size, how)
     if resized.size == (SIDE, SIDE):
         return resized
-    square = Image.new("RGB", (SIDE, SIDE), PAPER)
+    square = Image.new("RGB", (SIDE, SIDE), BESIDE)
     square.paste(resized, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return square
 
@@ -71,7 +72,7 @@ def outlined(pixels: NDArray[np.uint8], box: tuple[int, int, int, int], centre: 
 
 def beside(left: Image.Image, right: Image.Image) -> Image.Image:
     """Two pictures that belong together."""
-    both = Image.new("RGB", (left.width + BETWEEN + right.width, max(left.height, right.height)), PAPER)
+    both = Image.new("RGB", (left.width + BETWEEN + right.width, max(left.height, right.height)), BESIDE)
     both.paste(left, (0, 0))
     both.paste(right, (left.width + BETWEEN, 0))
     return both

@@ -14,7 +14,7 @@ from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Labels
-from convatlas.errors import unknown_name
+from convatlas.errors import ExplanationError, unknown_name
 from convatlas.models.contract import Classifier
 
 Features = NDArray[np.float32]
@@ -64,6 +64,7 @@ def features_and_answers(
 
     Raises:
         UnknownNameError: the network has no such layer.
+        ExplanationError: features that are not finite.
     """
     layer, is_input = _place(network, tap)
     found: list[Tensor] = []
@@ -86,7 +87,13 @@ def features_and_answers(
     finally:
         handle.remove()
         network.train(was_training)
-    return Seen(torch.cat(found).float().cpu().numpy(), torch.cat(answers).cpu().numpy())
+    features = torch.cat(found).float().cpu().numpy()
+    if not np.isfinite(features).all():
+        raise ExplanationError(
+            f"the features of {network.registered_as or type(network).__name__} are not finite numbers: such weights "
+            "know nothing of images. Train it anew, with a smaller learning rate"
+        )
+    return Seen(features, torch.cat(answers).cpu().numpy())
 
 
 def _place(network: Classifier, tap: str | None) -> tuple[nn.Module, bool]:

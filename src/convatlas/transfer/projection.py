@@ -58,7 +58,9 @@ def _by_tsne(features: Features) -> NDArray[np.float32]:
 
     # A third of the images at most, so that those of other classes do not all count as neighbours.
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    model = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0)
+    has_directions = features.shape[1] > 1 and bool(np.ptp(features, axis=0).any())  # else there are no components
+    start = "pca" if has_directions else "random"
+    model = TSNE(metric="cosine", init=start, perplexity=perplexity, random_state=0)
     return np.asarray(model.fit_transform(features))
 
 
