@@ -85,6 +85,7 @@ def visit_explained(browser, tmp_path):
             "filters": filters,
             "features_map": features_map_record(),
             "channels": channels,
+            "kind": "training image",
             "remarks": ["the images have changed since the training"],
         }
         (tmp_path / "index.html").write_text(render_explained(record), encoding="utf-8")

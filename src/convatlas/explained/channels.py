@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from convatlas.data.batch import Place
 from convatlas.data.batches import Batches
 from convatlas.errors import UnknownNameError
 from convatlas.explained.images import KnownImages, Tell, images_for, seen_pixels, untold
@@ -97,7 +98,8 @@ def exciting_each(
 def _inputs(run: ImageClassifier, known: KnownImages, tell: Tell) -> Iterator[Tensor]:
     train, preprocessing = known.dataset.train, run.preprocessing
     telling, done = partial(tell, "training images, for channels"), 0
-    for batch in Batches(train, preprocessing, preprocessing.evaluation_batch).epoch(0):
+    place = Place(next(run.model().parameters()).device)
+    for batch in Batches(train, preprocessing, preprocessing.evaluation_batch, place=place).epoch(0):
         telling(done, len(train))
         yield batch.inputs
         done += len(batch.inputs)

@@ -16,6 +16,7 @@ from convatlas.explained.nearest import NearImage, draw_near, near_each
 from convatlas.explained.pictures import inputs_of, label_of, seen_square
 from convatlas.explanation import METHODS, explain_image, parse_channel
 from convatlas.explanation.layers import tap_of
+from convatlas.runs import ClassifierRun
 from convatlas.transfer.baseline import some_of
 from convatlas.transfer.projection import ProjectionName, known_projection
 
@@ -144,6 +145,7 @@ def explain_files(
         "filters": address,
         "features_map": mapped[1] if mapped else None,
         "channels": [shown for _, shown in drawn],
+        "kind": "training image" if isinstance(run, ClassifierRun) else "image",
         "remarks": remarks,
     }
     return ExplainedFiles(

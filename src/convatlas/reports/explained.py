@@ -100,13 +100,14 @@ class ExplainedRecord(TypedDict):
     filters: str | None  # a data: address
     features_map: FeaturesMapRecord | None
     channels: Sequence[ChannelRecord]
+    kind: str  # of the nearest and the most exciting images: "training image", or "image" of a network by name
     remarks: Sequence[str]
 
 
 def render_explained(record: ExplainedRecord) -> str:
     """The page of some explained pictures, as HTML text; names are escaped, and the same record gives the same bytes.
 
-    >>> asked = {"pictures": [], "filters": None, "features_map": None, "channels": [], "remarks": []}
+    >>> asked = {"pictures": [], "filters": None, "features_map": None, "channels": [], "kind": "", "remarks": []}
     >>> "<h1>What lenet5 sees</h1>" in render_explained({"model": "lenet5", "run_path": "runs/mine", **asked})
     True
     """

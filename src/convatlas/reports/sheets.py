@@ -82,7 +82,7 @@ def sheet(tiles: Sequence[Tile], columns: int) -> Image.Image:
     """Pictures in rows, each with its lines; what is too long for its picture's width is cut.
 
     >>> sheet([Tile(Image.new("RGB", (160, 160)), ("bee", "similarity 0.9"))] * 4, columns=3).size
-    (536, 444)
+    (536, 430)
     """
     width, height = max(tile.picture.width for tile in tiles), max(tile.picture.height for tile in tiles)
     columns, step = min(columns, len(tiles)), height + 2 * LINE + GAP

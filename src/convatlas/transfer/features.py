@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convatlas.data.batch import Place
 from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
@@ -75,7 +76,9 @@ def features_and_answers(
         found.append(values.mean(dim=(2, 3)) if values.dim() == 4 else values.flatten(1))
 
     handle = layer.register_forward_hook(keep)
-    batches = Batches(images, preprocessing, preprocessing.evaluation_batch)
+    batches = Batches(
+        images, preprocessing, preprocessing.evaluation_batch, place=Place(next(network.parameters()).device)
+    )
     was_training = network.training
     done = 0
     try:
