@@ -183,4 +183,4 @@ def _tile(run: ImageClassifier, known: KnownImages, exciting: ExcitingImage, are
     left, top, right, bottom = exciting.box
     whole = outlined(pixels, exciting.box, exciting.centre)
     picture = beside(whole, thumbnail(pixels[top:bottom, left:right])) if are_pairs else whole
-    return Tile(picture, (exciting.class_name, f"largest value {exciting.value:.4g}"))
+    return Tile(picture, (exciting.class_name, f"largest value {exciting.value:#.4g}"))

@@ -20,7 +20,7 @@ COLOURS = ("#3f7fd4", "#e07b00", "#1f9e6e", "#c2407f", "#8a6fd1", "#3aa7c9", "#a
 MARKS = ("o", "^", "s", "D", "v")
 MOST_COLOURED = 20  # classes; the rarer ones share one colour
 OTHERS = MUTED
-NARROW = 5  # inches: on a page that a telephone shows letters must not be small
+NARROW = 4  # inches: on a page that a telephone shows letters must not be small
 FEW, MANY = 200, 1000  # points, that are drawn large and small
 
 
