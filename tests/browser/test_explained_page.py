@@ -6,7 +6,9 @@ from PIL import Image
 from test_report_page import WEAKEST_CONTRAST
 
 from convatlas.reports.explained import render_explained
+from convatlas.reports.features_map import features_svg
 from convatlas.reports.heat import address, filter_tiles, heat, map_tiles
+from convatlas.reports.sheets import beside, outlined, thumbnail
 
 pytestmark = pytest.mark.browser
 
@@ -34,6 +36,28 @@ def picture(name):
         "picture": address(Image.fromarray(random.integers(0, 255, (224, 224, 3), dtype=np.uint8))),
         "methods": methods,
         "maps": {"layer": "s4", "shown": 16, "channels": 16, "picture": address(map_tiles(found[None], [0]))},
+        "nearest": [thumbnail_record("bee") for _ in range(8)],
+    }
+
+
+def thumbnail_record(title):
+    pixels = np.random.default_rng(1).integers(0, 255, (28, 28, 3), dtype=np.uint8)
+    picture = beside(outlined(pixels, (4, 4, 12, 12), (8, 8)), thumbnail(pixels[4:12, 4:12]))
+    return {"picture": address(picture), "title": title, "note": "w" * 60, "name": "train[3]"}
+
+
+def features_map_record():
+    points, classes = np.random.default_rng(2).normal(size=(40, 2)).tolist(), ["bee", "w" * 90] * 20
+    return {
+        "title": "t-SNE",
+        "part": "test",
+        "images": 40,
+        "is_judged": True,
+        "wrong": 2,
+        "svg": features_svg(points, classes, [3, 7], "t-SNE"),
+        "thumbnails": [thumbnail_record("w" * 90), thumbnail_record("bee")],
+        "file": "explained/features-map.png",
+        "table": "explained/features-map.csv",
     }
 
 
@@ -44,7 +68,26 @@ def visit_explained(browser, tmp_path):
     def open_page(width=1280, colour_scheme="light"):
         filters = address(filter_tiles(np.zeros((6, 5, 5), dtype=np.float32)))
         pictures = [picture("a-bee-on-" + "w" * 200 + ".png"), picture("another.png")]
-        record = {"model": "lenet5", "run_path": "runs/" + "r" * 120, "pictures": pictures, "filters": filters}
+        channels = [
+            {
+                "layer": "c3",
+                "number": 4,
+                "are_pairs": True,
+                "thumbnails": [thumbnail_record("bee")] * 9,
+                "file": "c.png",
+            },
+            {"layer": "c3", "number": 5, "are_pairs": False, "thumbnails": [], "file": None},
+        ]
+        record = {
+            "model": "lenet5",
+            "run_path": "runs/" + "r" * 120,
+            "pictures": pictures,
+            "filters": filters,
+            "features_map": features_map_record(),
+            "channels": channels,
+            "kind": "training image",
+            "remarks": ["the images have changed since the training"],
+        }
         (tmp_path / "index.html").write_text(render_explained(record), encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colour_scheme)
         opened.append(page)

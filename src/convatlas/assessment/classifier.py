@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -188,14 +188,18 @@ def write_report(
     files.write_text(run.path / "report.html", render_run(cast(RunRecord, record)))
 
 
-def dataset_of(run: ClassifierRun, location: str | Path | None = None) -> Dataset:
+def dataset_of(
+    run: ClassifierRun, location: str | Path | None = None, watch: Callable[[int, int], None] | None = None
+) -> Dataset:
     """The images of a run, divided as they were when it was trained; at ``location`` if they have moved.
+
+    ``watch`` is told how many are decoded, while there is something to decode.
 
     Raises:
         RunError: they are gone.
     """
     with main_process_first():
-        return _prepared_for(run, _source_of(run, location))
+        return _prepared_for(run, _source_of(run, location), watch)
 
 
 def _source_of(run: ClassifierRun, location: str | Path | None, include: str | None = None) -> Source:
@@ -210,7 +214,7 @@ def _source_of(run: ClassifierRun, location: str | Path | None, include: str | N
         ) from error
 
 
-def _prepared_for(run: ClassifierRun, source: Source) -> Dataset:
+def _prepared_for(run: ClassifierRun, source: Source, watch: Callable[[int, int], None] | None = None) -> Dataset:
     data, preprocessing = run.card.data, run.card.preprocessing
     return prepare(
         source,
@@ -219,6 +223,7 @@ def _prepared_for(run: ClassifierRun, source: Source) -> Dataset:
         validation_fraction=data.validation_fraction or DEFAULT_VALIDATION_FRACTION,
         split_seed=data.split_seed,
         leaves_out_copies=data.copies_left_out is not None,
+        watch=watch,
     )
 
 

@@ -63,7 +63,7 @@ def prepare(
         StorageError: the cache cannot be written.
     """
     fingerprint, entry = _decoded(source, channels, resize, watch)
-    skipped = tuple((_name_of_row(source, row), reason) for row, reason in entry.unreadable)
+    skipped = tuple((name_of_row(source, row), reason) for row, reason in entry.unreadable)
     if strict and skipped:
         name, reason = skipped[0]
         raise DataError(
@@ -132,8 +132,8 @@ def decode_source(source: Source, *, channels: int, resize: int, watch: Watch | 
         StorageError: the cache cannot be written.
     """
     fingerprint, entry = _decoded(source, channels, resize, watch)
-    skipped = tuple((_name_of_row(source, row), reason) for row, reason in entry.unreadable)
-    return DecodedSource(fingerprint, entry.splits(), entry.groups, skipped, partial(_name_of_row, source))
+    skipped = tuple((name_of_row(source, row), reason) for row, reason in entry.unreadable)
+    return DecodedSource(fingerprint, entry.splits(), entry.groups, skipped, partial(name_of_row, source))
 
 
 def _decoded(source: Source, channels: int, resize: int, watch: Watch | None) -> tuple[str, _Entry]:
@@ -152,7 +152,12 @@ def _content_hash(source: Source) -> str:
     return whole.hexdigest()
 
 
-def _name_of_row(source: Source, row: int) -> str:
+def name_of_row(source: Source, row: int) -> str:
+    """What messages call an image, by its row in `ImageArray.stored`; splits come one after the other.
+
+    >>> name_of_row(open_source("digits"), 1500)   # doctest: +SKIP
+    'test[62]'
+    """
     for split in source.splits.values():
         if row < len(split):
             return split.name(row)
@@ -296,7 +301,7 @@ def _without_repetitions(entry: _Entry, source: Source) -> _Parts:
     many = _large(own, len(train))
     is_kept = ~np.isin(own, many)
     is_kept[np.unique(own, return_index=True)[1]] = True  # the first of each
-    repeated = tuple((_name_of_row(source, row), int((own == row).sum())) for row in many)
+    repeated = tuple((name_of_row(source, row), int((own == row).sum())) for row in many)
     return _Parts({**splits, "train": train.subset(np.flatnonzero(is_kept))}, groups, repeated)
 
 

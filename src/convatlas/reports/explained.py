@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from convatlas.reports.heat import OPACITY
 from convatlas.reports.page import environment
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # The page's policy names the script by its hash, so that no other runs on it, whatever a class is called.
 SCRIPT = """
@@ -42,6 +45,39 @@ class LayerRecord(TypedDict):
     picture: str  # a data: address
 
 
+class ThumbnailRecord(TypedDict):
+    """A small picture with two lines below it."""
+
+    picture: str  # a data: address
+    title: str
+    note: str
+    name: str  # of its file, or its place in an array
+
+
+class FeaturesMapRecord(TypedDict):
+    """Images as points of a plane."""
+
+    title: str  # of the projection
+    part: str
+    images: int
+    is_judged: bool
+    wrong: int
+    svg: Markup
+    thumbnails: Sequence[ThumbnailRecord]  # of misclassified images
+    file: str
+    table: str
+
+
+class ChannelRecord(TypedDict):
+    """The images that most excite a channel."""
+
+    layer: str
+    number: int
+    are_pairs: bool  # whether what the strongest place sees stands beside each picture
+    thumbnails: Sequence[ThumbnailRecord]
+    file: str | None  # None where no image excites it
+
+
 class PictureRecord(TypedDict):
     """One picture, what the network took it for, and where it saw that."""
 
@@ -52,6 +88,7 @@ class PictureRecord(TypedDict):
     picture: str  # a data: address
     methods: Sequence[MethodRecord]
     maps: LayerRecord
+    nearest: Sequence[ThumbnailRecord]  # training images; empty where they are not asked for
 
 
 class ExplainedRecord(TypedDict):
@@ -61,13 +98,17 @@ class ExplainedRecord(TypedDict):
     run_path: str
     pictures: Sequence[PictureRecord]
     filters: str | None  # a data: address
+    features_map: FeaturesMapRecord | None
+    channels: Sequence[ChannelRecord]
+    kind: str  # of the nearest and the most exciting images: "training image", or "image" of a network by name
+    remarks: Sequence[str]
 
 
 def render_explained(record: ExplainedRecord) -> str:
     """The page of some explained pictures, as HTML text; names are escaped, and the same record gives the same bytes.
 
-    >>> record = ExplainedRecord(model="lenet5", run_path="runs/mine", pictures=[], filters=None)
-    >>> "<h1>What lenet5 sees</h1>" in render_explained(record)
+    >>> asked = {"pictures": [], "filters": None, "features_map": None, "channels": [], "kind": "", "remarks": []}
+    >>> "<h1>What lenet5 sees</h1>" in render_explained({"model": "lenet5", "run_path": "runs/mine", **asked})
     True
     """
     from markupsafe import Markup

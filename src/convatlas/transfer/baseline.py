@@ -125,11 +125,11 @@ def probed(
     return Probed(probe, _figure(probe.predict(kept), validation.labels), baseline)
 
 
-def some_of(images: ImageArray) -> ImageArray:
+def some_of(images: ImageArray, most: int = MOST_IMAGES) -> ImageArray:
     """All of some images, or as many as are looked at, evenly drawn and always the same."""
-    if len(images) <= MOST_IMAGES:
+    if len(images) <= most:
         return images
-    chosen = np.random.default_rng(0).choice(len(images), MOST_IMAGES, replace=False)
+    chosen = np.random.default_rng(0).choice(len(images), most, replace=False)
     return images.subset(np.sort(chosen))
 
 
