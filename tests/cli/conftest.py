@@ -25,6 +25,8 @@ Command = Callable[..., Answer]
 def convatlas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command line in this process, as the console script does."""
 
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it; where it is set, tables are as narrow
+
     def run(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["convatlas", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:

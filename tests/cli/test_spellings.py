@@ -77,7 +77,7 @@ def test_digits_are_enlarged_for_a_network_that_takes_none_so_small(convatlas: C
     assert "left out" in answer.err
     assert "broken.png" in answer.err
     lines = table.read_text().splitlines()
-    assert lines[0] == "image,rank,class,probability"
+    assert lines[0] == "image,rank,class,probability,unlike"
     assert len(lines) == 1 + 3 * 2
     for pattern in (photos / "inner" / "*.png", photos / "**" / "[0-9].png", photos / "in*"):
         found = convatlas("predict", out, pattern, "--json", "--engine", "torch")

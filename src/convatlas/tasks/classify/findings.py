@@ -91,7 +91,7 @@ def guessing_finding(evaluation: Evaluation) -> str | None:
 
     >>> import numpy as np
     >>> guessing_finding(Evaluation(("ant", "bee"), np.array([[1, 9], [8, 72]]), 1, 73, 0.7)).partition(":")[0]
-    'the accuracy 73.0 % is no better than always answering bee, which would give 80.0 %'
+    'the accuracy 81.1 % is no better than always answering bee, which would give 88.9 %'
     """
     if evaluation.interval[0] > evaluation.guessing or len(evaluation.classes) == 1:
         return None
