@@ -41,6 +41,9 @@ def pair(num_classes):
 def grey():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 10))
 
+def lazy(num_classes):
+    return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.Flatten(), nn.LazyLinear(num_classes))
+
 def fails(num_classes):
     raise ValueError("not today")
 
@@ -113,6 +116,8 @@ def test_what_it_takes_is_read_from_its_function(code: Path) -> None:
     chosen = entry(code, "make")
     assert (chosen.image_size, chosen.in_channels, chosen.fixed_channels) == (16, 1, None)
     assert entry(code, "grey").fixed_channels == 1
+    assert entry(code, "lazy").fixed_channels is None
+    assert create_own(entry(code, "lazy"), num_classes=3, in_channels=2, image_size=8).output_names == ("network.2",)
     network = create_own(chosen, num_classes=3, in_channels=1, image_size=16)
     assert network.output_names == ("network.5",)
     assert [*network.taps] == ["0", "1", "2", "3", "4"]

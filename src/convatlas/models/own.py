@@ -47,7 +47,7 @@ class OwnEntry(ModelEntry):
     """A network that a person has written: made by their code, with the weights it gives itself."""
 
     code: Code
-    fixed_channels: int | None = None  # where the function is not told how many
+    fixed_channels: int | None = None  # where the function is not told how many, and no lazy layer takes any
 
 
 class OwnClassifier(Classifier):
@@ -170,7 +170,7 @@ def own_entry(code: Code) -> OwnEntry:
         build=build,
         brought="",
         code=code,
-        fixed_channels=first.in_channels if first is not None and "in_channels" not in taken else None,
+        fixed_channels=first.in_channels or None if first is not None and "in_channels" not in taken else None,
     )
 
 
