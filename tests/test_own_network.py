@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -43,6 +44,51 @@ def grey():
 
 def lazy(num_classes):
     return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.Flatten(), nn.LazyLinear(num_classes))
+
+class Wrapped(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.inner = nn.Module()
+        self.body, self.head = nn.Conv2d(1, num_classes * 2, 3), nn.Linear(num_classes * 2, num_classes)
+        self.token = nn.Parameter(torch.zeros(1))
+        self.mean = torch.full((1, 1, 1), 0.1)
+        self.inner.register_buffer("table", torch.ones(3), persistent=False)
+    def forward(self, images):
+        if images.sum() > 1e9:
+            images = images - self.mean
+        rows = self.body(images - self.mean).mean((2, 3)) + self.token
+        return self.head(rows) + self.head(rows.abs())
+
+class Outer(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(Wrapped(num_classes))
+        self.register_buffer("table", torch.ones(3), persistent=False)
+
+def functional(num_classes):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.w = nn.Conv2d(1, 7, 3), nn.Parameter(torch.zeros(num_classes, 7))
+        def forward(self, images):
+            return nn.functional.linear(self.c(images).mean((2, 3)), self.w)
+    return Functional()
+
+def tied(num_classes):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = nn.Linear(64, num_classes)
+            self.classifier = self.f
+        def forward(self, images):
+            return self.f(images[:, :1].flatten(1))
+    return Tied()
+
+def strict(num_classes, image_size, **others):
+    assert image_size == 8 and others["in_channels"] == 1
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+def boom():
+    open("boomed", "w").close()
 
 def fails(num_classes):
     raise ValueError("not today")
@@ -129,6 +175,7 @@ def test_what_it_takes_is_read_from_its_function(code: Path) -> None:
         ("pair", "gives a tuple in training; it must give the logits alone"),
         ("grey", r"gives \[1, 10\] for 1 image of 1x8x8 and 3 classes.*let its function take num_classes"),
         ("fails", "ValueError: not today"),
+        ("tied", "the same weights twice, as f.weight and classifier.weight"),
         ("number", "gives a int, not an nn.Module"),
         ("not_a_function", "there is no function not_a_function.*make, pair"),
         ("missing", "there is no function missing"),
@@ -225,3 +272,56 @@ def test_a_hash_that_is_a_path_is_refused(code: Path, tmp_path: Path, value: str
     (run.path / "card.json").write_text(json.dumps(card))
     with pytest.raises(RunError, match=r"damaged at model\.code\.sha256"):
         convatlas.load(run.path, trust=True)
+
+
+def test_trust_is_in_what_can_be_read(code: Path, tmp_path: Path) -> None:
+    run = trained(code, tmp_path)
+    evil = NETWORK + "\nopen('evil', 'w').close()\n"
+    bait, other = tmp_path / "bait", tmp_path / "other"
+    for folder in (bait, other):
+        shutil.copytree(run.path, folder)
+        card = json.loads((folder / "card.json").read_text())
+        card["model"]["code"]["sha256"] = hashlib.sha256(evil.encode()).hexdigest()
+        (folder / "card.json").write_text(json.dumps(card))
+    (other / "network.py").write_text(evil)
+    with pytest.raises(RunError, match="was changed since"):
+        convatlas.load(bait, trust=True)
+    opened = convatlas.load(other)
+    assert isinstance(opened, ClassifierRun)
+    with pytest.raises(RunError, match="brings the code"):
+        opened.model()
+
+
+def test_trust_is_in_one_function(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = trained(code, tmp_path)
+    card = json.loads((run.path / "card.json").read_text())
+    card["model"]["code"]["factory"] = "boom"
+    (run.path / "card.json").write_text(json.dumps(card))
+    opened = convatlas.load(run.path)
+    assert isinstance(opened, ClassifierRun)
+    with pytest.raises(RunError, match="brings the code"):
+        opened.model()
+    assert not (tmp_path / "boomed").exists()
+
+
+def test_a_run_named_like_code_runs_none(code: Path, tmp_path: Path) -> None:
+    run = trained(code, tmp_path)
+    folder = tmp_path / "run.py:make"
+    shutil.copytree(run.path, folder)
+    (tmp_path / "run.py").write_text("raise SystemExit('was run')")
+    assert convatlas.inspect(str(folder)).parameters > 0
+
+
+def test_the_output_layer_is_the_one_that_gives_the_classes(code: Path, tmp_path: Path) -> None:
+    sizes = {"num_classes": 3, "in_channels": 1, "image_size": 8}
+    assert create_own(entry(code, "Outer"), **sizes).output_names == ("network.0.head",)
+    assert create_own(entry(code, "functional"), **sizes).output_names == ()
+    assert create_own(entry(code, "strict"), **sizes).output_names == ("network.1",)
+    with pytest.raises(RecipeError, match="cannot be told"):
+        trained(code, tmp_path / "a", "functional", freeze="features")
+    run = trained(code, tmp_path / "b", "Outer", freeze="features")
+    first = create_own(entry(code, "Outer"), **sizes | {"num_classes": 10}, seed=0).state_dict()
+    now = run.model().state_dict()
+    changed = {name for name in first if not torch.equal(first[name], now[name])}
+    assert changed == {"network.0.head.weight", "network.0.head.bias"}

@@ -131,7 +131,7 @@ def open_subject(
     if isinstance(what, nn.Module):
         return _of_module(type(what).__name__, what, example)
     path, _, factory = text.rpartition(":")
-    if path.endswith(".py"):
+    if path.endswith(".py") and not Path(text).is_dir():  # a run may be named so, and brings a file of that name
         return _of_factory(Path(path), factory, example)
     _refuse(text or type(what).__name__, "a run, whose card says it", example=example)
     return _of_run(_opened(what))

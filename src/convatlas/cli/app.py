@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -26,6 +27,7 @@ from convatlas.cli.train import train
 from convatlas.errors import ConvatlasError
 
 MISTAKE = 2
+OUT_OF_MEMORY = "out of memory|not enough memory|can't allocate memory"  # as PyTorch says it of each device
 INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C ended
 
 app = typer.Typer(
@@ -82,7 +84,7 @@ def main() -> None:
         place = f" {error.filename}" if error.filename else ""
         _complain(f"cannot use{place}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not re.search(OUT_OF_MEMORY, str(error)):
             raise
         _complain("out of memory. Use a smaller --set batch_size=..., a smaller --image-size or a smaller network")
     except (KeyboardInterrupt, typer.Abort):

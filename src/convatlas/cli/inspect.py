@@ -59,6 +59,9 @@ def inspect(
         int | None,
         typer.Option(min=1, help="In the table and in Markdown, fold layers deeper than this."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of somebody's own network, which a run may hold.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the layers as CSV.")] = None,
@@ -91,6 +94,11 @@ def inspect(
 
     from convatlas.examination import inspect_subject
     from convatlas.subjects import open_subject
+
+    if trust:
+        from convatlas.runs import Run
+
+        Run.open(what, trust=True)
 
     with redirect_stdout(sys.stderr):  # what a person's own file prints is not part of the answer
         subject = open_subject(what, _parse_shape(shape), image_size=image_size, num_classes=classes, columns=columns)

@@ -118,6 +118,8 @@ def train(
             layer_rates=layer_rates,
             balance=balance or None,
         )
+    elif trust:
+        raise ConvatlasError("--trust is for the code that a run holds, with --resume: leave it out")
     elif model is None or data is None:
         raise ConvatlasError(
             "train needs a network and --data, for example: convatlas train lenet5 --data fashion-mnist"

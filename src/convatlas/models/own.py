@@ -38,8 +38,13 @@ class Code(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the text: what a person trusts, and what a run's copy is held against."""
+        """Of the text: what a run's copy is held against."""
         return hashlib.sha256(self.text).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """What a person trusts: this text, and that this function of it is called and no other."""
+        return hashlib.sha256(self.text + b"\0" + self.factory.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,9 @@ class OwnClassifier(Classifier):
     >>> network.output_names
     ('network.3',)
 
+    Its output layer is the last dense or convolutional one that answers with a number for each class; where none does,
+    ``output_names`` is empty.
+
     Args:
         network: images [N, in_channels, H, W] -> logits [N, num_classes], in training too.
         place: of the code, for messages.
@@ -76,19 +84,17 @@ class OwnClassifier(Classifier):
     def __init__(self, network: nn.Module, *, place: str, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         self.network = network
+        if next(network.parameters(), None) is None:
+            raise NetworkCodeError(f"{place} has no weights, so nothing in it can learn")
         calls = _calls(network, place, (in_channels, image_size, image_size), num_classes)
         _check_training(network, place, (in_channels, image_size, image_size), num_classes)
-        once = {name: shapes[0] for name, shapes in calls.items() if len(shapes) == 1}
-        learning = [
-            name for name in once if next(network.get_submodule(name).parameters(recurse=False), None) is not None
-        ]
-        if not learning:
-            raise NetworkCodeError(f"{place} has no layer with weights that is called once, so nothing in it can learn")
-        self.output_names = (f"network.{learning[-1]}",)
+        _refuse_shared(network, place)
+        heads = [name for name, shapes in calls.items() if _is_head(network.get_submodule(name), shapes, num_classes)]
+        self.output_names = tuple(f"network.{name}" for name in heads[-1:])
         self.taps = {
-            name: Tap(f"network.{name}", shape)
-            for name, shape in once.items()
-            if shape is not None and name != learning[-1]
+            name: Tap(f"network.{name}", shapes[0])
+            for name, shapes in calls.items()
+            if len(shapes) == 1 and shapes[0] is not None and name not in heads[-1:]
         }
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -147,15 +153,17 @@ def own_entry(code: Code) -> OwnEntry:
 
     def build(*, num_classes: int, in_channels: int, image_size: int) -> Classifier:
         chosen = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        network = _called(make, code.place, {name: chosen[name] for name in taken if name in chosen})
+        network = _called(make, code.place, _told(taken, chosen))
         if isinstance(network, Classifier):
             return network
         return OwnClassifier(network, place=code.place, **chosen)
 
-    with torch.random.fork_rng(devices=[]):  # only looked at
-        sample = _called(make, code.place, {name: sizes[name] for name in taken if name in sizes})
-    normalized = any(isinstance(layer, nn.BatchNorm2d) for layer in sample.modules())
-    first = next((layer for layer in sample.modules() if isinstance(layer, nn.Conv2d)), None)
+    layers = _layers_unbuilt(make, code.place, _told(taken, sizes))
+    normalized = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    first = next((layer for layer in layers if isinstance(layer, nn.Conv2d)), None)
+    fixed = None if first is None or "in_channels" in _told(taken, sizes) else first.in_channels or None
+    if fixed not in (None, 1, 3):
+        raise NetworkCodeError(f"{code.place} takes images of {fixed} channels; images have 1 or 3")
     return OwnEntry(
         name=code.factory,
         family="of one's own",
@@ -170,7 +178,7 @@ def own_entry(code: Code) -> OwnEntry:
         build=build,
         brought="",
         code=code,
-        fixed_channels=first.in_channels or None if first is not None and "in_channels" not in taken else None,
+        fixed_channels=fixed,
     )
 
 
@@ -205,7 +213,7 @@ def run_code(text: bytes, name: str, place: str) -> ModuleType:
 
 def _factory(code: Code) -> Callable[..., Any]:
     module = run_code(code.text, f"convatlas_own_{code.sha256[:12]}", code.place)
-    make = getattr(module, code.factory, None)
+    make = vars(module).get(code.factory)
     if not callable(make) or isinstance(make, nn.Module):
         functions = [name for name, each in vars(module).items() if inspect.isfunction(each) and name[0] != "_"]
         known = f". Functions in it: {', '.join(functions)}" if functions else ""
@@ -219,6 +227,21 @@ def _taken(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(make).parameters)
     except (TypeError, ValueError):  # of a callable that says nothing of itself
         return {}
+
+
+def _told(taken: dict[str, inspect.Parameter], sizes: dict[str, int]) -> dict[str, int]:
+    """Those of the sizes that a function takes by name; all where it takes any name."""
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
+    return {name: size for name, size in sizes.items() if takes_any or name in taken}
+
+
+def _layers_unbuilt(make: Callable[..., Any], place: str, sizes: dict[str, int]) -> list[nn.Module]:
+    """The layers of a network without memory for weights; none where its code cannot make one so, or of these sizes."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return list(_called(make, place, sizes).modules())
+    except NetworkCodeError:  # said of the sizes that count, when it is built
+        return []
 
 
 def _default(parameter: inspect.Parameter | None, assumed: int) -> int:
@@ -240,7 +263,7 @@ def _called(make: Callable[..., Any], place: str, sizes: dict[str, int]) -> nn.M
 def _calls(
     network: nn.Module, place: str, image: tuple[int, int, int], classes: int
 ) -> dict[str, list[tuple[int, ...] | None]]:
-    """Path of a layer -> the shape of each of its outputs for one image, in the order they were finished."""
+    """Path of a layer -> the shape of each of its outputs for one image, in the order they were begun."""
     found: dict[str, list[tuple[int, ...] | None]] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -249,7 +272,15 @@ def _calls(
 
         return hook
 
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in network.named_modules() if name]
+    def begin(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_: nn.Module, __: Any) -> None:
+            found.setdefault(name, [])
+
+        return hook
+
+    layers = [(name, layer) for name, layer in network.named_modules() if name]
+    handles = [layer.register_forward_pre_hook(begin(name)) for name, layer in layers]
+    handles += [layer.register_forward_hook(keep(name)) for name, layer in layers]
     was_training = network.training
     try:
         _shown(network.eval(), place, 1, image, classes, "")
@@ -262,7 +293,33 @@ def _calls(
 
 def _check_training(network: nn.Module, place: str, image: tuple[int, int, int], classes: int) -> None:
     """On a copy: normalisation learns from what it is shown."""
-    _shown(copy.deepcopy(network).train(), place, 2, image, classes, " in training")
+    try:
+        copied = copy.deepcopy(network)
+    except Exception as error:  # whatever a person's own __deepcopy__ or tensors say
+        raise NetworkCodeError(f"{place} cannot be copied: {_complaint(error)}") from error
+    _shown(copied.train(), place, 2, image, classes, " in training")
+
+
+def _refuse_shared(network: nn.Module, place: str) -> None:
+    """Two names for the same numbers: a file of weights, and whoever freezes a layer, would have them twice."""
+    seen: dict[int, str] = {}
+    for name, tensor in network.state_dict().items():
+        at = tensor.untyped_storage().data_ptr() if tensor.numel() else 0
+        if at and at in seen:
+            raise NetworkCodeError(
+                f"{place} has the same weights twice, as {seen[at]} and {name}: give them one name; a layer may be "
+                "called twice"
+            )
+        seen[at] = name
+
+
+def _is_head(layer: nn.Module, shapes: list[tuple[int, ...] | None], classes: int) -> bool:
+    last = shapes[-1] if shapes else None
+    if last is None:
+        return False
+    if isinstance(layer, nn.Linear):
+        return last == (classes,)
+    return isinstance(layer, nn.Conv2d) and last[0] == classes
 
 
 def _shown(network: nn.Module, place: str, n: int, image: tuple[int, int, int], classes: int, when: str) -> None:

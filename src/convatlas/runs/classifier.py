@@ -56,11 +56,16 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
         return self.card.preprocessing
 
     def trust(self) -> None:
-        """Let the run's code be run, if it holds any: once, for every run with the same."""
+        """Let the run's code be run, if it holds any: once, for every run with the same.
+
+        Raises:
+            RunError: the code is gone, or is not what was trained: what is trusted is what can be read.
+        """
         from convatlas.runs.trust import trust_code
 
-        if self.card.model.code is not None:
-            trust_code(self.card.model.code.sha256)
+        code = self._read_code()
+        if code is not None:
+            trust_code(code.identity)
 
     def entry(self) -> ModelEntry:
         """The registered network that it is; or one's own, whose code is run if it is trusted.
@@ -112,8 +117,19 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
         self.trust()
 
     def _code(self) -> Code | None:
-        from convatlas.models.own import MOST_CODE_BYTES, Code
         from convatlas.runs.trust import is_trusted
+
+        code = self._read_code()
+        if code is not None and not is_trusted(code.identity):
+            raise RunError(
+                f"{self.path} brings the code of its network, and code can do anything you can: read "
+                f"{self.path / CODE}, and if you trust it, say --trust once to predict, evaluate, explain, inspect or "
+                "train --resume (in Python, convatlas.load(run, trust=True))"
+            )
+        return code
+
+    def _read_code(self) -> Code | None:
+        from convatlas.models.own import MOST_CODE_BYTES, Code
 
         card, path = self.card.model.code, self.path / CODE
         if card is None:
@@ -124,9 +140,4 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
             raise RunError(f"{path}, the code of the run's network, cannot be read: {reason(error)}") from error
         if code.sha256 != card.sha256:
             raise RunError(f"{path} is not the code that {self.path} was trained with: it was changed since")
-        if not is_trusted(code.sha256):
-            raise RunError(
-                f"{self.path} brings the code of its network, and code can do anything you can: read {path}, and if "
-                "you trust it, say --trust (in Python, convatlas.load(run, trust=True))"
-            )
         return code

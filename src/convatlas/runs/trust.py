@@ -11,8 +11,8 @@ from convatlas.files import cache_directory
 FOLDER = "trusted-code"
 
 
-def trust_code(sha256: str) -> None:
-    """Let code of this hash be run on this machine from now on.
+def trust_code(identity: str) -> None:
+    """Let code of this hash, of its text and function, be run on this machine from now on.
 
     Raises:
         StorageError: that cannot be written down.
@@ -20,11 +20,11 @@ def trust_code(sha256: str) -> None:
     folder = cache_directory() / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / sha256).touch()
+        (folder / identity).touch()
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-def is_trusted(sha256: str) -> bool:
+def is_trusted(identity: str) -> bool:
     """Whether code of this hash may be run."""
-    return (cache_directory() / FOLDER / sha256).is_file()
+    return (cache_directory() / FOLDER / identity).is_file()

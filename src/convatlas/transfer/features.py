@@ -15,7 +15,7 @@ from convatlas.data.batches import Batches
 from convatlas.data.dataset import ImageArray
 from convatlas.data.preprocessing import Preprocessing
 from convatlas.data.source import Labels
-from convatlas.errors import ExplanationError, unknown_name
+from convatlas.errors import ConvatlasError, ExplanationError, unknown_name
 from convatlas.models.contract import Classifier
 
 Features = NDArray[np.float32]
@@ -102,6 +102,8 @@ def features_and_answers(
 def _place(network: Classifier, tap: str | None) -> tuple[nn.Module, bool]:
     """The layer to listen at, and whether it is its input that counts."""
     if tap is None:
+        if not network.output_names:
+            raise ConvatlasError("the output layer of the network cannot be told, so what it is given is not known")
         return network.get_submodule(network.output_names[-1]), True
     if tap not in network.taps:
         raise unknown_name("layer", tap, network.taps)

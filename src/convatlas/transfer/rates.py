@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convatlas.errors import unknown_name
+from convatlas.errors import RecipeError, unknown_name
 from convatlas.models.contract import Classifier
 from convatlas.training.layer_rates import LayerRates
 from convatlas.training.recipe import ClassificationRecipe
@@ -18,8 +18,11 @@ def layer_rates(network: Classifier, recipe: ClassificationRecipe) -> LayerRates
     10.0
 
     Raises:
+        RecipeError: the network has no layer that gives the classes, and one is asked for.
         UnknownNameError: ``freeze`` names a layer that the network has not.
     """
+    if not network.output_names and (recipe.freeze == "features" or recipe.head_rate != 1):
+        raise RecipeError("the output layer of the network cannot be told: leave out freeze=features and head_rate")
     order = [layer.name for layer in layers_in_order(network)]
     inner = [name for name in order if name not in network.output_names]
     factors = dict.fromkeys(network.output_names, recipe.head_rate)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from convatlas.models.contract import Classifier, ConvDenseClassifier, blank_input
@@ -62,9 +63,20 @@ def layers_of(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
 def layers_in_order(model: Classifier) -> tuple[Layer, ...]:
     """A network's own layers, as a prediction comes to them; those of auxiliary heads, to which none comes, last."""
     layers = {layer.name: layer for layer in layers_of(model.state_dict())}
-    outline = _outline(model)
-    order = execution_order(outline, blank_input(outline, "meta"))
+    order = [name for name in dict.fromkeys(_order(model)) if name in layers]
     return tuple(layers[name] for name in [*order, *(name for name in layers if name not in set(order))])
+
+
+def _order(model: Classifier) -> list[str]:
+    if model.registered_as is not None:
+        outline = _outline(model)
+        return execution_order(outline, blank_input(outline, "meta"))
+    was_training = model.training  # one's own may hold tensors, or ask for values, that are nowhere without memory
+    try:
+        with torch.no_grad():
+            return execution_order(model, blank_input(model))
+    finally:
+        model.train(was_training)
 
 
 def execution_order(network: nn.Module, images: Tensor) -> list[str]:

@@ -334,6 +334,8 @@ def _probed(
     """
     if start is None and recipe.head_start != "probe":
         return None
+    if not network.output_names:
+        raise RecipeError("the output layer of the network cannot be told, so no probe can start it: head_start=random")
     found = probed(network, dataset, preprocessing, balanced=recipe.class_weights == "balanced")
     if recipe.head_start == "probe":
         put_into_head(network, found.probe)
