@@ -242,6 +242,14 @@ def test_a_strangers_code_is_run_only_if_they_are_trusted(
     assert command("runs")[0] == 0
     assert not proof.exists()
 
+    status, text = command("train", "lenet5", "--data", "digits", "--trust")
+    assert "--trust is for the code that a run holds" in text
+    status, text = command("inspect", place, "--trust", "--json")
+    assert status == 0, text
+    assert proof.exists()
+    proof.unlink()
+    shutil.rmtree(tmp_path / "another machine")
+
     status, text = command("predict", place, str(picture), "--trust", "--engine", "torch", "--json")
     assert status == 0, text
     assert proof.exists()
@@ -325,3 +333,10 @@ def test_the_output_layer_is_the_one_that_gives_the_classes(code: Path, tmp_path
     now = run.model().state_dict()
     changed = {name for name in first if not torch.equal(first[name], now[name])}
     assert changed == {"network.0.head.weight", "network.0.head.bias"}
+
+
+def test_it_is_inspected_before_training_by_the_same_name(code: Path) -> None:
+    inspected = convatlas.inspect(f"{code}:make")
+    assert inspected.parameters == sum(each.numel() for each in entry(code, "make").build(
+        num_classes=10, in_channels=1, image_size=16).parameters())  # fmt: skip
+    assert inspected.layers[0].output_shape == (1, 8, 16, 16)

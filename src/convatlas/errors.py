@@ -85,15 +85,17 @@ def first_of(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(every[:most]) + more
 
 
-def unknown_name(kind: str, received: str, known: Iterable[str], see: str = "") -> UnknownNameError:
-    """An error that names the nearest known names.
+def unknown_name(
+    kind: str, received: str, known: Iterable[str], see: str = "", beside: Iterable[str] = ()
+) -> UnknownNameError:
+    """An error that names the nearest known names; or of those ``beside``, which are not listed where none is near.
 
     >>> print(unknown_name("model", "vgg61", ["vgg11", "vgg16"], see="convatlas models"))
     there is no model named 'vgg61'; did you mean vgg16, vgg11? `convatlas models` lists them all
     """
     known, received = list(known), shortened(received)
-    near = difflib.get_close_matches(received, known, n=3)
-    meant = f"; did you mean {', '.join(near)}?" if near else ";"
+    near = difflib.get_close_matches(received, [*known, *beside], n=3)
+    meant = f"; did you mean {', '.join(near)}?" if near else "."
     named = sorted(known)[:MOST_NAMED]
     more = f" and {len(known) - len(named)} more" if len(known) > len(named) else ""
     everything = f" `{see}` lists them all" if see else f" Known: {', '.join(named)}{more}"

@@ -30,6 +30,7 @@ from convatlas.models import (
     outline_model,
 )
 from convatlas.models.contract import blank_input
+from convatlas.models.own import usual_sizes
 from convatlas.training.recipe import (
     ClassificationRecipe,
     ImageReconstructionRecipe,
@@ -110,8 +111,9 @@ def open_subject(
     (1, 12)
 
     Args:
-        what: a registered network, a run, "path.py:factory", where calling ``factory()`` gives a module, or a pair of a
-            module and an example of its input; or a module itself.
+        what: a registered network, a run, "path.py:factory", where calling ``factory`` gives a module, or a pair of a
+            module and an example of its input; or a module itself. The function is told ``num_classes``,
+            ``in_channels`` and ``image_size`` where it takes them, by their defaults or 10, 3 and 224.
         example: a tensor, several for a module that takes several, or the shape of one image: (3, 224, 224).
         image_size, num_classes: of a registered network for images; its own when left out.
         columns: of the rows of a registered autoencoder; its own when left out.
@@ -270,10 +272,16 @@ def _of_factory(path: Path, factory: str, example: torch.Tensor | Sequence[Any] 
         example = own_example if example is None else example
     if not isinstance(made, nn.Module):
         raise InspectionError(
-            f"{path}:{factory} gives a {type(made).__name__}, not an nn.Module. Name a function without arguments that "
-            "returns one, or a pair of one and an example of its input"
+            f"{path}:{factory} gives a {type(made).__name__}, not an nn.Module. Name a function that returns one, "
+            "told at most num_classes, in_channels and image_size, or a pair of one and an example of its input"
         )
     return _of_module(factory, made, example)
+
+
+def _picture_of(sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """The shape of an image for a module that was made for these sizes."""
+    channels, height, width = PICTURE
+    return sizes.get("in_channels", channels), sizes.get("image_size", height), sizes.get("image_size", width)
 
 
 def _called(path: Path, factory: str) -> Any:
@@ -288,7 +296,11 @@ def _called(path: Path, factory: str) -> Any:
     try:
         spec.loader.exec_module(loaded)
         make = getattr(loaded, factory)
-        return make if isinstance(make, nn.Module) else make()
+        if isinstance(make, nn.Module):
+            return make
+        sizes = usual_sizes(make)
+        made = make(**sizes)
+        return (made, _picture_of(sizes)) if sizes and isinstance(made, nn.Module) else made
     except (Exception, SystemExit) as error:  # a script that ends itself must not end this one
         reason = " ".join(str(error).split())
         raise InspectionError(f"{path}:{factory} cannot be called: {type(error).__name__}: {reason}") from error

@@ -64,8 +64,8 @@ def enough(folder: Path, tmp_path: Path) -> Path:
     return place
 
 
-def make_run(place: Path, folder: Path, scale: float = 1.0) -> Path:
-    dataset = prepare(open_source(folder), channels=3, resize=32)
+def make_run(place: Path, folder: Path, scale: float = 1.0, include: str | None = None) -> Path:
+    dataset = prepare(open_source(folder, include), channels=3, resize=32)
     card = ClassificationCard(
         created="2026-11-22T10:00:00+00:00",
         model=ModelCard(name="lenet5", num_classes=3, in_channels=3, image_size=28),
@@ -75,6 +75,7 @@ def make_run(place: Path, folder: Path, scale: float = 1.0) -> Path:
         data=DataCard(
             name="animals",
             location=str(folder),
+            include=include,
             fingerprint=dataset.fingerprint,
             counts=dataset.counts,
             mirror=True,
@@ -249,3 +250,19 @@ def test_a_network_by_name_is_told_its_images(folder: Path) -> None:
         images_for(Named())
     known = images_for(Named(), folder)
     assert known.name_in(known.unfitted, 0).split("/")[-2] in CLASSES
+
+
+def test_images_are_named_right_beside_files_that_were_left_out(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "with masks"
+    shutil.copytree(folder, place)
+    for name in CLASSES:
+        for number in range(12):
+            Image.new("L", (40, 48), 20 * number).save(place / name / f"{number}.bmp")
+    run = convatlas_api.load(make_run(tmp_path / "run", place, include="*.png"))
+    assert isinstance(run, ClassifierRun)
+    dataset = prepare(open_source(place, "*.png"), channels=3, resize=32)
+    trained_on = {int(row) for row in dataset.train.rows}
+    files = [path for path in sorted(place.rglob("*.png")) if nearest_images(run, path, most=1)[0].similarity > 0.9999]
+    assert len(files) == len(trained_on)
+    for path in files:
+        assert nearest_images(run, path, most=1)[0].image == path.relative_to(place).as_posix()

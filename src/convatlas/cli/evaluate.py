@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convatlas.cli.options import NetworkWeights, Trust
+
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
     from convatlas.assessment.classifier import EvaluationReport
@@ -32,18 +34,14 @@ def evaluate(
     rows_a_day: Annotated[
         float | None, typer.Option(metavar="N", help="Of rows: how many come in a day, to say how many alarms do.")
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
-    ] = None,
+    weights: NetworkWeights = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
     device: Annotated[
         str | None,
         typer.Option(metavar="cuda|cpu|mps", help="Of a classifier: such as cuda:1; by default a GPU."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which kernel runs each layer, and why.")] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
-    ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """How good a run is: accuracy and confusions of a classifier; what an autoencoder finds, and its false alarms."""

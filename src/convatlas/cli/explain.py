@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convatlas.cli.options import NetworkWeights, Trust
+
 if TYPE_CHECKING:
     from convatlas.explained import ExplainedFiles, OfData
     from convatlas.explanation import MethodName
@@ -29,9 +31,7 @@ def explain(
         str | None,
         typer.Option(metavar="TAP", help="The layer to look at, by the paper's name; else the last one with a map."),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
-    ] = None,
+    weights: NetworkWeights = None,
     nearest: Annotated[
         bool, typer.Option("--nearest", help="The training images that the network takes to be most like each image.")
     ] = False,
@@ -52,9 +52,7 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures and the page go.")] = Path(
         "explained"
     ),
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
-    ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where in images a network sees what it says, and what its own images say about it: pictures, one page."""

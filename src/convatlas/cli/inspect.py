@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convatlas.cli.options import Trust
 from convatlas.cli.text import READABLE, UNBROKEN, fitting, labelled, no_room_for, print_lines, rounded
 from convatlas.errors import ConvatlasError, unknown_name
 from convatlas.reports.inspected import in_bytes
@@ -59,9 +60,7 @@ def inspect(
         int | None,
         typer.Option(min=1, help="In the table and in Markdown, fold layers deeper than this."),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of somebody's own network, which a run may hold.")
-    ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the layers as CSV.")] = None,

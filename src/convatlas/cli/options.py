@@ -1,12 +1,19 @@
-"""Options that have no meaning for what they are given to."""
+"""Options that several verbs have, and those that have no meaning for what they are given to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from convatlas.runs import Run
     from convatlas.weights import PretrainedClassifier
+
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")]
+NetworkWeights = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
+]
 
 
 def refuse_options(run: Run | PretrainedClassifier, **given: object) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convatlas.cli.options import NetworkWeights, Trust
+
 if TYPE_CHECKING:
     from convatlas.acceleration import Engine
     from convatlas.runs import AutoencoderRun, ImageAutoencoderRun, ImageClassifier
@@ -44,13 +46,9 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE.csv", help="Of a classifier: write the classes of each image to a file."),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Of a network by name: imagenet (the default), a file, a run.")
-    ] = None,
+    weights: NetworkWeights = None,
     engine: Annotated[str | None, typer.Option(metavar="auto|torch", help="torch: do without the CPU engine.")] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
-    ] = False,
+    trust: Trust = False,
     device: Annotated[
         str | None,
         typer.Option(metavar="cuda|cpu|mps", help="Of a classifier: such as cuda:1; by default the CPU."),

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from convatlas.cli.options import Trust
+
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -65,9 +67,7 @@ def train(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Train within this much memory: 8GB, 800MB.")
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of somebody's own network, which the run may hold.")
-    ] = False,
+    trust: Trust = False,
     weights: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Start from weights: imagenet, a .pth, .safetensors or .h5 file, a run."),

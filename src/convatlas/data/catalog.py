@@ -70,7 +70,7 @@ def open_source(name_or_path: str | Path, include: str | None = None) -> Source:
             + (f"did you mean {', '.join(meant)}? Otherwise " if meant else "")
             + "give an image folder, an archive, a .npz file or a known name"
         )
-    raise unknown_name("data set or path", name_or_path, [*list_sources(), *_names_beside(path)])
+    raise unknown_name("data set or path", name_or_path, list_sources(), beside=_names_beside(path))
 
 
 def _names_beside(path: Path) -> list[str]:

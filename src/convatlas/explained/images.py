@@ -81,7 +81,8 @@ def images_for(run: ImageClassifier, data: str | Path | None = None, tell: Tell 
             validation_fraction=DEFAULT_VALIDATION_FRACTION,
             watch=watch,
         )
-    return KnownImages(dataset, partial(name_of_row, open_source(dataset.location)), remarks)
+    source = open_source(dataset.location, dataset.include)  # the same files, so that rows have the same names
+    return KnownImages(dataset, partial(name_of_row, source), remarks)
 
 
 def seen_pixels(run: ImageClassifier, images: ImageArray, position: int) -> Pixels:

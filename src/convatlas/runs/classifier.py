@@ -34,6 +34,7 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
     def __init__(self, path: Path, card: ClassificationCard) -> None:
         super().__init__(path, card)
         self._model: Classifier | None = None
+        self._entry: ModelEntry | None = None
 
     @property
     def network_name(self) -> str:
@@ -76,8 +77,10 @@ class ClassifierRun(ImageClassifier, Run, card_type=ClassificationCard):
         from convatlas.models import model_entry
         from convatlas.models.own import own_entry
 
-        code = self._code()
-        return model_entry(self.card.model.name) if code is None else own_entry(code)
+        if self._entry is None:  # code is run once
+            code = self._code()
+            self._entry = model_entry(self.card.model.name) if code is None else own_entry(code)
+        return self._entry
 
     def outline(self) -> Classifier:
         """The network without memory for its weights.

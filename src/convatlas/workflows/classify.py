@@ -286,9 +286,10 @@ def _geometry(
     geometry = choose_geometry(
         source, native_size=entry.image_size, minimum_size=entry.minimum_size, image_size=image_size
     )
-    channels = start.in_channels if start is not None else getattr(entry, "fixed_channels", None)
-    if channels is not None:
-        geometry = replace(geometry, channels=channels)
+    if start is not None:
+        geometry = replace(geometry, channels=start.in_channels)
+    elif isinstance(entry, OwnEntry) and entry.fixed_channels is not None:
+        geometry = replace(geometry, channels=entry.fixed_channels)
     if is_main() and image_size is None:
         for remark in _remarks_on_size(entry, geometry, start):
             watch.finding(remark)

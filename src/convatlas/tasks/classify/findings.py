@@ -95,12 +95,17 @@ def guessing_finding(evaluation: Evaluation) -> str | None:
     """
     if evaluation.interval[0] > evaluation.guessing or len(evaluation.classes) == 1:
         return None
-    surely = "" if evaluation.accuracy <= evaluation.guessing else "surely "
+    is_above = evaluation.accuracy > evaluation.guessing
     return (
-        f"the accuracy {evaluation.accuracy:.1%} is no{'t ' + surely if surely else ' '}better than always answering "
-        f"{evaluation.most_frequent}, which would give {evaluation.guessing:.1%}: the balanced accuracy is "
-        f"{evaluation.balanced_accuracy:.1%}, and guessing gives {1 / _present(evaluation):.1%} of it"
-    ).replace("%", " %")
+        f"the accuracy {_percent(evaluation.accuracy)} is {'not surely' if is_above else 'no'} better than always "
+        f"answering {evaluation.most_frequent}, which would give {_percent(evaluation.guessing)}: the balanced "
+        f"accuracy is {_percent(evaluation.balanced_accuracy)}, and guessing gives "
+        f"{_percent(1 / _present(evaluation))} of it"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _present(evaluation: Evaluation) -> int:
